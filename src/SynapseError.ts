@@ -1,0 +1,697 @@
+/**
+ * The one error of Synapse.
+ *
+ * Everything that can go wrong between a TypeScript caller and its Python module is a {@link SynapseError} whose
+ * `reason` says what happened. `Effect.catchTag("SynapseError", ...)` handles them all,
+ * `Effect.catchReason("SynapseError", "WorkerExited", ...)` handles one. Every reason is a schema, so errors survive a
+ * wire, and each says whether the call may have run (`delivery`) and whether trying again can help (`isRetryable`).
+ *
+ * @since 0.1.0
+ */
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const id = "effect-synapse/SynapseError"
+
+/**
+ * How far a call got before it failed.
+ *
+ * **Details**
+ *
+ * - `"notSent"`: it never left this process.
+ * - `"rejected"`: the worker refused it before its handler started.
+ * - `"unknown"`: the handler may have run, in part or to its end.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Delivery = Schema.Literals(["notSent", "rejected", "unknown"])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Delivery = typeof Delivery.Type
+
+/**
+ * The side of the boundary that refused a value.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Side = Schema.Literals(["typescript", "python"])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Side = typeof Side.Type
+
+/**
+ * One frame of a Python traceback, outermost call first within its list.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ExceptionFrame = Schema.Struct({
+  file: Schema.String,
+  line: Schema.Int,
+  function: Schema.String,
+  /** The source line, without its indentation. */
+  code: Schema.optionalKey(Schema.String)
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type ExceptionFrame = typeof ExceptionFrame.Type
+
+/**
+ * A Python exception as data: what `traceback.print_exception` would show, within limits.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExceptionInfo {
+  /** The qualified name of the class, such as `"ValueError"`. */
+  readonly type: string
+  /** The module that defines the class, such as `"builtins"`. */
+  readonly module: string
+  readonly message: string
+  /** Outermost call first, as Python prints them; frames of the runtime are left out. */
+  readonly frames: ReadonlyArray<ExceptionFrame>
+  readonly framesOmitted?: number
+  /** Notes added with `add_note`. */
+  readonly notes?: ReadonlyArray<string>
+  /** The exception named in `raise ... from cause`. */
+  readonly cause?: ExceptionInfo
+  /** The exception that was being handled when this one was raised. */
+  readonly context?: ExceptionInfo
+  /** The members of an exception group. */
+  readonly exceptions?: ReadonlyArray<ExceptionInfo>
+  readonly exceptionsOmitted?: number
+}
+
+const exceptionFields = {
+  type: Schema.String,
+  module: Schema.String,
+  message: Schema.String,
+  frames: Schema.Array(ExceptionFrame),
+  framesOmitted: Schema.optionalKey(Schema.Int),
+  notes: Schema.optionalKey(Schema.Array(Schema.String)),
+  cause: Schema.optionalKey(Schema.suspend((): Schema.Codec<ExceptionInfo> => ExceptionInfo)),
+  context: Schema.optionalKey(Schema.suspend((): Schema.Codec<ExceptionInfo> => ExceptionInfo)),
+  exceptions: Schema.optionalKey(Schema.Array(Schema.suspend((): Schema.Codec<ExceptionInfo> => ExceptionInfo))),
+  exceptionsOmitted: Schema.optionalKey(Schema.Int)
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export const ExceptionInfo: Schema.Codec<ExceptionInfo> = Schema.Struct(exceptionFields)
+
+const indent = (text: string, by: string): string => text.replaceAll(/^/gm, by)
+
+/**
+ * Renders an exception the way Python prints one: cause first, the exception itself last.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const renderTraceback = (info: ExceptionInfo): string => {
+  const parts: Array<string> = []
+  if (info.cause !== undefined) {
+    parts.push(renderTraceback(info.cause), "\nThe above exception was the direct cause of the following exception:\n")
+  } else if (info.context !== undefined) {
+    parts.push(
+      renderTraceback(info.context),
+      "\nDuring handling of the above exception, another exception occurred:\n"
+    )
+  }
+  if (info.frames.length > 0) parts.push("Traceback (most recent call last):")
+  for (const frame of info.frames) {
+    parts.push(`  File "${frame.file}", line ${frame.line}, in ${frame.function}`)
+    if (frame.code !== undefined && frame.code !== "") parts.push(`    ${frame.code}`)
+  }
+  if (info.framesOmitted) parts.push(`  (${info.framesOmitted} more frames)`)
+  parts.push(summarize(info))
+  for (const note of info.notes ?? []) parts.push(note)
+  for (const [index, member] of (info.exceptions ?? []).entries()) {
+    parts.push(`  +- ${index + 1} -`, indent(renderTraceback(member), "  | "))
+  }
+  if (info.exceptionsOmitted) parts.push(`  +- ${info.exceptionsOmitted} more -`)
+  return parts.join("\n")
+}
+
+const summarize = (info: ExceptionInfo): string => {
+  const name = info.module === "builtins" || info.module === "__main__" ? info.type : `${info.module}.${info.type}`
+  return info.message === "" ? name : `${name}: ${info.message}`
+}
+
+const tail = (title: string, text: string): string => text.trim() === "" ? "" : `\n${title}:\n${indent(text.trimEnd(), "  ")}`
+
+/**
+ * No Python interpreter, or none in the wanted range.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(`${id}/PythonNotFound`)("PythonNotFound", {
+  /** What was asked for: a path, a command, or a version range such as `">=3.10"`. */
+  wanted: Schema.String,
+  /** Each candidate in the order it was tried, with what was found there. */
+  tried: Schema.Array(Schema.Struct({ candidate: Schema.String, found: Schema.String }))
+}) {
+  override get message(): string {
+    const tried = this.tried.map(({ candidate, found }) => `\n  ${candidate}: ${found}`).join("")
+    return `No Python interpreter for ${this.wanted}. Tried:${tried === "" ? " nothing" : tried}\n` +
+      `Install Python, or name one with the option \`python\` or the variable SYNAPSE_PYTHON.`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "notSent"
+  }
+}
+
+/**
+ * The module's directory, entrypoint or requirements file is missing, or lies outside the directory.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ModuleNotFound extends Schema.TaggedError<ModuleNotFound>(`${id}/ModuleNotFound`)("ModuleNotFound", {
+  what: Schema.Literals(["directory", "entrypoint", "requirements"]),
+  path: Schema.String,
+  /** What is wrong with it and what to do. */
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The ${this.what} "${this.path}" cannot be used: ${this.detail}`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "notSent"
+  }
+}
+
+/**
+ * The virtual environment could not be made, or the dependencies could not be installed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/InstallFailed`)("InstallFailed", {
+  command: Schema.String,
+  exitCode: Schema.NullOr(Schema.Int),
+  /** The last lines that the command printed. */
+  output: Schema.String,
+  /** What to do about it, where that is known. */
+  hint: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return `The Python environment could not be made: \`${this.command}\` ` +
+      (this.exitCode === null ? "did not finish" : `exited with ${this.exitCode}`) +
+      (this.hint === undefined ? "" : `\n${this.hint}`) + tail("Its last output", this.output)
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  get delivery(): Delivery {
+    return "notSent"
+  }
+}
+
+/**
+ * A worker did not come up: its module does not import, it left or stayed silent before saying hello, it speaks another
+ * version of the protocol, or it could not be spawned.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
+  kind: Schema.Literals(["import", "exit", "timeout", "protocol", "spawn"]),
+  detail: Schema.String,
+  /** What the module raised while it was imported. */
+  exception: Schema.optionalKey(ExceptionInfo),
+  exitCode: Schema.optionalKey(Schema.NullOr(Schema.Int)),
+  signal: Schema.optionalKey(Schema.NullOr(Schema.String)),
+  /** The last lines of the worker's stderr. */
+  stderr: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return this.detail +
+      (this.exception === undefined ? "" : `\n${renderTraceback(this.exception)}`) +
+      tail("Its last output on stderr", this.stderr ?? "")
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "notSent"
+  }
+}
+
+/**
+ * A handler raised an exception that it did not declare.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PythonException extends Schema.TaggedError<PythonException>(`${id}/PythonException`)("PythonException", {
+  method: Schema.String,
+  exception: ExceptionInfo
+}) {
+  override get message(): string {
+    const last = this.exception.frames.at(-1)
+    return `\`${this.method}\` raised ${summarize(this.exception)}` +
+      (last === undefined ? "" : ` (${last.file}:${last.line})`)
+  }
+  /** The qualified name of the exception's class. */
+  get type(): string {
+    return this.exception.type
+  }
+  /** The traceback as Python would print it. */
+  get traceback(): string {
+    return renderTraceback(this.exception)
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "unknown"
+  }
+}
+
+/**
+ * A handler raised a declared `synapse.Error`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class HandlerFailed extends Schema.TaggedError<HandlerFailed>(`${id}/HandlerFailed`)("HandlerFailed", {
+  method: Schema.String,
+  /** The error's encoded value: an object with `_tag`, `message` and the declared fields. */
+  error: Schema.Unknown
+}) {
+  /** The name of the declared error's class in Python. */
+  get errorTag(): string {
+    return Predicate.hasProperty(this.error, "_tag") ? String(this.error._tag) : "Error"
+  }
+  override get message(): string {
+    const text = Predicate.hasProperty(this.error, "message") ? String(this.error.message) : ""
+    return `\`${this.method}\` failed with ${this.errorTag}${text === "" ? "" : `: ${text}`}`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "unknown"
+  }
+}
+
+/**
+ * The module has no handler of that name.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/MethodNotFound`)("MethodNotFound", {
+  method: Schema.String,
+  /** The handlers whose names come closest. */
+  nearest: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    const names = this.nearest.map((name) => `\`${name}\``).join(", ")
+    return `The module has no handler \`${this.method}\`.` +
+      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` Did you mean ${names}?`)
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "rejected"
+  }
+}
+
+const codecFields = {
+  /** Which side refused the value. */
+  side: Side,
+  method: Schema.String,
+  /** Where in the value, as `$`, `$.items[3].name`. */
+  path: Schema.String,
+  issue: Schema.String
+}
+
+const sideName = { typescript: "TypeScript", python: "Python" } as const
+
+/**
+ * A value cannot be carried: the input does not fit its `payload` schema or has no MessagePack form (`typescript`), or
+ * the handler returned something that has none (`python`).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/EncodeFailed`)("EncodeFailed", codecFields) {
+  override get message(): string {
+    const what = this.side === "typescript" ? "The input of" : "The value returned by"
+    return `${what} \`${this.method}\` cannot be encoded in ${sideName[this.side]}: ${this.issue} (at ${this.path})`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return this.side === "typescript" ? "notSent" : "unknown"
+  }
+}
+
+/**
+ * A value does not fit: the reply does not match the schema (`typescript`), or the arguments do not match the handler's
+ * parameters (`python`, the handler was not entered).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/DecodeFailed`)("DecodeFailed", codecFields) {
+  override get message(): string {
+    return this.side === "typescript"
+      ? `The reply of \`${this.method}\` does not fit its schema: ${this.issue} (at ${this.path})`
+      : `The arguments of \`${this.method}\` do not fit its parameters: ${this.issue} (at ${this.path})`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return this.side === "typescript" ? "unknown" : "rejected"
+  }
+}
+
+/**
+ * The time-out of a call passed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CallTimeout extends Schema.TaggedError<CallTimeout>(`${id}/CallTimeout`)("CallTimeout", {
+  method: Schema.String,
+  /** The time-out, in milliseconds. */
+  durationMillis: Schema.Finite,
+  /** Whether the call had been sent: Python may still be working on it, and was told to stop. */
+  running: Schema.Boolean
+}) {
+  override get message(): string {
+    return `\`${this.method}\` did not answer within ${this.durationMillis} ms; ` +
+      (this.running ? "Python was told to stop it" : "it was still waiting for a worker and was never sent")
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  get delivery(): Delivery {
+    return this.running ? "unknown" : "notSent"
+  }
+}
+
+/**
+ * What ended a worker's process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ExitKind = Schema.Literals([
+  /** It left by itself, with an exit code. */
+  "exit",
+  /** It was killed because memory ran out. */
+  "outOfMemory",
+  /** It touched memory that is not its own. */
+  "segfault",
+  /** Another fatal signal from within: abort, bus error, floating point, illegal instruction. */
+  "crash",
+  /** A limit on CPU time or file size. */
+  "resourceLimit",
+  /** A signal from outside. */
+  "killed",
+  /** The process is alive, its channel is not. */
+  "channelClosed"
+])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type ExitKind = typeof ExitKind.Type
+
+/**
+ * The worker's process ended while the call was open.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/WorkerExited`)("WorkerExited", {
+  kind: ExitKind,
+  pid: Schema.Int,
+  exitCode: Schema.NullOr(Schema.Int),
+  signal: Schema.NullOr(Schema.String),
+  /** The Python frames of every thread at the moment of a fatal signal, where there was one. */
+  crashDump: Schema.String,
+  /** The last lines of the worker's stderr. */
+  stderr: Schema.String,
+  delivery: Delivery
+}) {
+  override get message(): string {
+    return `${this.summary}${tail("Crash dump", this.crashDump)}${tail("Its last output on stderr", this.stderr)}`
+  }
+  /** One line: the process, how it ended, and the likely cause. */
+  get summary(): string {
+    const how = this.signal !== null ? `was ended by ${this.signal}` : `exited with code ${this.exitCode}`
+    switch (this.kind) {
+      case "outOfMemory":
+        return `The Python worker ${this.pid} ran out of memory and was killed`
+      case "segfault":
+        return `The Python worker ${this.pid} crashed with a segmentation fault`
+      case "resourceLimit":
+        return `The Python worker ${this.pid} reached a resource limit and ${how}`
+      case "channelClosed":
+        return `The Python worker ${this.pid} closed its channel (descriptor 3) and was stopped`
+      case "exit":
+      case "crash":
+      case "killed":
+        return `The Python worker ${this.pid} ${how}`
+    }
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+}
+
+/**
+ * The worker does not answer.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unresponsive extends Schema.TaggedError<Unresponsive>(`${id}/Unresponsive`)("Unresponsive", {
+  pid: Schema.Int,
+  /** What the process was doing: stopped by a signal, using the CPU, or waiting. */
+  state: Schema.Literals(["stopped", "busy", "blocked"]),
+  silentMillis: Schema.Finite,
+  delivery: Delivery
+}) {
+  override get message(): string {
+    return `The Python worker ${this.pid} has not answered for ${this.silentMillis} ms (${this.state}) and was stopped`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+}
+
+/**
+ * There is no room for the call.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Overloaded extends Schema.TaggedError<Overloaded>(`${id}/Overloaded`)("Overloaded", {
+  /** What is full: the queue of waiting calls here, or the worker's table of open calls. */
+  where: Schema.Literals(["queue", "worker"]),
+  capacity: Schema.Int
+}) {
+  override get message(): string {
+    return this.where === "queue"
+      ? `${this.capacity} calls are waiting already: call less often, add workers, or set queue.whenFull to "wait"`
+      : `The worker has ${this.capacity} open calls already`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  get delivery(): Delivery {
+    return this.where === "queue" ? "notSent" : "rejected"
+  }
+}
+
+/**
+ * A message is larger than `maxFrameSize`. It was not sent; only its own call fails.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>(`${id}/FrameTooLarge`)("FrameTooLarge", {
+  /** The side whose message was too large. */
+  side: Side,
+  method: Schema.String,
+  /** Bytes. */
+  size: Schema.Int,
+  /** Bytes. */
+  limit: Schema.Int
+}) {
+  override get message(): string {
+    const what = this.side === "typescript" ? "The input of" : "The value returned by"
+    return `${what} \`${this.method}\` takes ${this.size} bytes, more than the ${this.limit} of maxFrameSize: ` +
+      `send it in parts, or raise maxFrameSize`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return this.side === "typescript" ? "notSent" : "unknown"
+  }
+}
+
+/**
+ * The peer broke the protocol; the connection was given up.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ProtocolError extends Schema.TaggedError<ProtocolError>(`${id}/ProtocolError`)("ProtocolError", {
+  /** What was wrong and where in the stream of frames. */
+  detail: Schema.String,
+  delivery: Delivery
+}) {
+  override get message(): string {
+    return `The worker broke the protocol: ${this.detail}. Something in Python may be writing to file descriptor 3`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+}
+
+/**
+ * Workers kept ending: the restart budget is used up and the runtime takes no more calls.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/RestartLimit`)("RestartLimit", {
+  max: Schema.Int,
+  windowMillis: Schema.Finite,
+  /** The messages of the last exits, oldest first. */
+  exits: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    return `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again` +
+      tail("The last exits", this.exits.join("\n"))
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get delivery(): Delivery {
+    return "notSent"
+  }
+}
+
+/**
+ * The runtime was used after its scope closed, or was shut down while the call was waiting or running.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Closed extends Schema.TaggedError<Closed>(`${id}/Closed`)("Closed", {
+  delivery: Delivery
+}) {
+  override get message(): string {
+    return this.delivery === "notSent"
+      ? "The Synapse runtime is closed: make calls inside the scope of its layer"
+      : "The Synapse runtime was closed while the call was running"
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+}
+
+/**
+ * Every reason of a {@link SynapseError}.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const SynapseErrorReason = Schema.Union([
+  PythonNotFound,
+  ModuleNotFound,
+  InstallFailed,
+  StartFailed,
+  PythonException,
+  HandlerFailed,
+  MethodNotFound,
+  EncodeFailed,
+  DecodeFailed,
+  CallTimeout,
+  WorkerExited,
+  Unresponsive,
+  Overloaded,
+  FrameTooLarge,
+  ProtocolError,
+  RestartLimit,
+  Closed
+])
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type SynapseErrorReason = typeof SynapseErrorReason.Type
+
+/**
+ * The error of every operation of Synapse. Look at `reason` for what happened.
+ *
+ * **Example** (Handling one reason)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Synapse.call(Schema.Number, { x: 1 }).pipe(
+ *   Effect.catchReason("SynapseError", "PythonException", (reason) => Effect.succeed(reason.traceback.length))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SynapseError extends Schema.TaggedError<SynapseError>(id)("SynapseError", {
+  reason: SynapseErrorReason
+}) {
+  override get message(): string {
+    return `${this.reason._tag}: ${this.reason.message}`
+  }
+  /** Whether the same call can succeed when it is tried again. */
+  get isRetryable(): boolean {
+    return this.reason.isRetryable
+  }
+  /** How far the call got. */
+  get delivery(): Delivery {
+    return this.reason.delivery
+  }
+}
+
+/**
+ * Returns `true` for a {@link SynapseError}.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isSynapseError = (u: unknown): u is SynapseError => Predicate.isTagged(u, "SynapseError")
