@@ -1,0 +1,479 @@
+/**
+ * The messages of the protocol and how they lie in the byte stream.
+ *
+ * A frame stands apart from the values in it: the reader routes on its header alone, and whoever wanted the value
+ * decodes it. `docs/protocol.md` is the specification.
+ *
+ * @since 0.1.0
+ */
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import { CodecError, Decoder, Encoder } from "./internal/msgpack.ts"
+import { ExceptionInfo } from "./SynapseError.ts"
+
+/**
+ * The kinds of frames.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Kind = {
+  Request: 1,
+  Success: 2,
+  Fail: 3,
+  Die: 4,
+  Interrupted: 5,
+  Chunk: 6,
+  Credit: 7,
+  Cancel: 8,
+  Hello: 9,
+  Welcome: 10,
+  Log: 11,
+  Ping: 12,
+  Pong: 13,
+  GoAway: 14,
+  Shutdown: 15
+} as const
+
+/**
+ * The version that both sides must speak.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const protocolVersion = 1
+
+/**
+ * The largest length of a frame, in bytes, where nothing else was agreed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const defaultMaxFrameSize = 16 * 1024 * 1024
+
+/**
+ * One frame as it came. `meta` and `payload` are views of the received bytes, encoded still.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Frame {
+  readonly kind: number
+  readonly id: number
+  readonly meta: Uint8Array
+  readonly payload: Uint8Array
+}
+
+/**
+ * What a `Request` says beside its input.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RequestMeta {
+  /** The name of the handler. */
+  readonly method: string
+  /** Milliseconds left when the frame was sent. */
+  readonly deadline?: number | undefined
+  /** A W3C `traceparent`. */
+  readonly trace?: string | undefined
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** How many stream items may come before more are granted. Absent: one value is wanted. */
+  readonly stream?: number | undefined
+}
+
+/**
+ * What a `Die` says beside its payload. With a `reason`, the payload holds the details of it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DieMeta {
+  readonly reason?: string
+  readonly delivery?: string
+}
+
+/**
+ * The byte stream is not one of frames; nothing after it can be read.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class FramingError extends Error {
+  /** The frames that came whole in the same chunk, before the fault. */
+  readonly frames: ReadonlyArray<Frame>
+
+  constructor(message: string, frames: ReadonlyArray<Frame>) {
+    super(message)
+    this.name = "FramingError"
+    this.frames = frames
+  }
+}
+
+/**
+ * A frame was not written because it is larger than `maxFrameSize`. Sizes are in bytes.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class FrameTooLarge extends Error {
+  readonly size: number
+  readonly limit: number
+
+  constructor(size: number, limit: number) {
+    super(`a frame of ${size} bytes, more than the ${limit} of maxFrameSize`)
+    this.name = "FrameTooLarge"
+    this.size = size
+    this.limit = limit
+  }
+}
+
+const headerSize = 12
+/** The part of a frame that its length does not count: the length itself. */
+const lengthSize = 4
+const maxMetaSize = 0xffff
+const maxCachedMetas = 256
+const empty = new Uint8Array(0)
+
+/**
+ * Collects frames into batches.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FrameWriter {
+  /** Bytes that wait to be taken. */
+  readonly size: number
+  /**
+   * Appends a `Request`. Throws a `CodecError` for a value that cannot be carried, and {@link FrameTooLarge}; the batch
+   * is then as it was before.
+   */
+  readonly request: (id: number, meta: RequestMeta, payload: unknown) => void
+  /** Appends a frame of any kind, as `request` does. Without a payload the frame has none; `null` is a value. */
+  readonly frame: (kind: number, id: number, payload?: unknown, meta?: object) => void
+  /** The frames since the last time. The bytes belong to the caller: they are never written again. */
+  readonly take: () => Uint8Array
+}
+
+/**
+ * Makes a {@link FrameWriter}. `maxFrameSize` is the largest length of a frame, in bytes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameWriter => {
+  const maxFrameSize = options?.maxFrameSize ?? defaultMaxFrameSize
+  const encoder = new Encoder()
+  const metas = new Map<string, Uint8Array>()
+
+  const append = (kind: number, id: number, meta: object | undefined, payload: unknown): void => {
+    encoder.begin(maxFrameSize + lengthSize)
+    try {
+      encoder.room(headerSize)
+      encoder.position += headerSize
+      if (meta instanceof Uint8Array) encoder.bytes(meta)
+      else if (meta !== undefined) encoder.encode(meta)
+      const metaSize = encoder.frameSize - headerSize
+      if (metaSize > maxMetaSize) {
+        throw new CodecError("InvalidMeta", `trace and headers take ${metaSize} bytes, more than ${maxMetaSize}`)
+      }
+      if (payload !== undefined) encoder.encode(payload)
+      const size = encoder.frameSize - lengthSize
+      if (size > maxFrameSize) throw new FrameTooLarge(size, maxFrameSize)
+      writeHeader(size, kind, metaSize, id)
+    } catch (error) {
+      encoder.rollback()
+      throw error
+    }
+  }
+
+  const writeHeader = (size: number, kind: number, metaSize: number, id: number): void => {
+    const start = encoder.frameStart
+    encoder.view.setUint32(start, size, true)
+    encoder.view.setUint16(start + 4, kind, true)
+    encoder.view.setUint16(start + 6, metaSize, true)
+    encoder.view.setUint32(start + 8, id, true)
+  }
+
+  /** Most requests say their method and nothing else. */
+  const methodMeta = (method: string): Uint8Array => {
+    let bytes = metas.get(method)
+    if (bytes === undefined) {
+      bytes = encodeValue({ method })
+      const [oldest] = metas.keys()
+      if (oldest !== undefined && metas.size >= maxCachedMetas) metas.delete(oldest)
+      metas.set(method, bytes)
+    }
+    return bytes
+  }
+
+  return {
+    get size() {
+      return encoder.size
+    },
+    request: (id, meta, payload) => {
+      const methodOnly =
+        meta.deadline === undefined &&
+        meta.trace === undefined &&
+        meta.headers === undefined &&
+        meta.stream === undefined
+      append(Kind.Request, id, methodOnly ? methodMeta(meta.method) : meta, payload === undefined ? null : payload)
+    },
+    frame: (kind, id, payload, meta) => append(kind, id, meta, payload),
+    take: () => encoder.take()
+  }
+}
+
+const encodeValue = (value: unknown): Uint8Array => {
+  const encoder = new Encoder()
+  encoder.encode(value)
+  return new Uint8Array(encoder.take())
+}
+
+/**
+ * Cuts the byte stream into frames.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FrameReader {
+  /**
+   * Takes the next bytes and gives the frames that are whole now. A frame that lies in one chunk is a view of it; of
+   * others the bytes are kept until the rest arrives. Throws a {@link FramingError}, from then on at every call.
+   */
+  readonly push: (chunk: Uint8Array) => ReadonlyArray<Frame>
+}
+
+/**
+ * Makes a {@link FrameReader}. `maxFrameSize` is the largest length of a frame, in bytes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeReader = (options?: { readonly maxFrameSize?: number }): FrameReader => {
+  const maxFrameSize = options?.maxFrameSize ?? defaultMaxFrameSize
+  /** The first bytes of a frame that is not whole yet, and how many there are. */
+  let partial = empty
+  let received = 0
+  /** Where the current frame begins in the stream. */
+  let offset = 0
+  let brokenBy: string | undefined
+
+  /** The size of the frame that begins at `at`, or what is known of it: its length field is still to come. */
+  const sizeAt = (bytes: Uint8Array, at: number, available: number): number => {
+    if (available < lengthSize) return lengthSize
+    const length = uint32(bytes, at)
+    if (length < headerSize - lengthSize || length > maxFrameSize) {
+      brokenBy =
+        `the frame at byte ${offset} has length ${length}, not one from ${headerSize - lengthSize} to ${maxFrameSize}` +
+        ` (maxFrameSize); it begins with ${preview(bytes.subarray(at, at + available))}`
+    }
+    return lengthSize + length
+  }
+
+  const frameAt = (bytes: Uint8Array, at: number, size: number): Frame | undefined => {
+    const payloadAt = at + headerSize + (bytes[at + 6]! | (bytes[at + 7]! << 8))
+    if (payloadAt > at + size) {
+      brokenBy =
+        `the frame at byte ${offset} has ${payloadAt - at - headerSize} bytes of meta but ends after ` +
+        `${size - headerSize} bytes`
+      return undefined
+    }
+    offset += size
+    return {
+      kind: bytes[at + 4]!,
+      id: uint32(bytes, at + 8),
+      meta: payloadAt === at + headerSize ? empty : bytes.subarray(at + headerSize, payloadAt),
+      payload: payloadAt === at + size ? empty : bytes.subarray(payloadAt, at + size)
+    }
+  }
+
+  /** Adds bytes of the chunk to the partial frame until it has `size`, and tells how many it took. */
+  const fill = (chunk: Uint8Array, at: number, size: number): number => {
+    const taken = Math.min(size - received, chunk.length - at)
+    if (received + taken > partial.length) {
+      // Memory follows what has arrived, not what the length claims.
+      const larger = Buffer.allocUnsafeSlow(
+        Math.min(size, Math.max(received + taken, reservedSize, partial.length * 2))
+      )
+      larger.set(partial.subarray(0, received))
+      partial = larger
+    }
+    partial.set(chunk.subarray(at, at + taken), received)
+    received += taken
+    return taken
+  }
+
+  const push = (chunk: Uint8Array): ReadonlyArray<Frame> => {
+    const frames: Array<Frame> = []
+    let at = 0
+    while (brokenBy === undefined) {
+      if (received > 0) {
+        const size = sizeAt(partial, 0, received)
+        if (brokenBy !== undefined) break
+        at += fill(chunk, at, size)
+        if (received < size) return frames
+        if (size === lengthSize) continue
+        const frame = frameAt(partial, 0, size)
+        if (frame !== undefined) frames.push(frame)
+        partial = empty
+        received = 0
+      } else {
+        const available = chunk.length - at
+        if (available === 0) return frames
+        const size = sizeAt(chunk, at, available)
+        if (brokenBy !== undefined) break
+        if (available < size) {
+          fill(chunk, at, size)
+          return frames
+        }
+        const frame = frameAt(chunk, at, size)
+        if (frame !== undefined) frames.push(frame)
+        at += size
+      }
+    }
+    throw new FramingError(brokenBy, frames)
+  }
+
+  return { push }
+}
+
+/** A frame up to this size is given its memory at once. */
+const reservedSize = 1024 * 1024
+
+const uint32 = (bytes: Uint8Array, at: number): number =>
+  (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0
+
+/** The first bytes as text where they are text: mostly it is something that was printed. */
+const preview = (bytes: Uint8Array): string => {
+  const first = Buffer.from(bytes.subarray(0, 32))
+  return first.every((byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0a || byte === 0x0d || byte === 0x09)
+    ? JSON.stringify(first.toString("latin1"))
+    : first.toString("hex")
+}
+
+// Decoding runs to its end before anything else can, and the decoder keeps nothing but a cache of keys.
+const decoder = new Decoder()
+
+/**
+ * The value of a payload, `undefined` when the payload is empty. Throws a `CodecError`. The value holds no view of the
+ * bytes.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decodePayload = (bytes: Uint8Array): unknown => (bytes.length === 0 ? undefined : decoder.decode(bytes))
+
+/**
+ * The entries of a frame's meta, none when it is empty. Throws a `CodecError`.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decodeMeta = (bytes: Uint8Array): Readonly<Record<string, unknown>> => {
+  const meta = bytes.length === 0 ? {} : decoder.decode(bytes)
+  if (!isMeta(meta)) throw new CodecError("InvalidMeta", "meta is not a map with string keys")
+  return meta
+}
+
+const isMeta = (u: unknown): u is Readonly<Record<string, unknown>> =>
+  Predicate.isObject(u) && Object.getPrototypeOf(u) === Object.prototype
+
+/**
+ * A handler that a worker has.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const MethodInfo = Schema.Struct({
+  name: Schema.String,
+  /** It gives items rather than one value. */
+  stream: Schema.Boolean,
+  /** It runs on the worker's event loop. */
+  async: Schema.Boolean
+})
+
+/**
+ * @category schemas
+ * @since 0.1.0
+ */
+export type MethodInfo = typeof MethodInfo.Type
+
+/**
+ * The payload of `Hello`, the first frame of a worker.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Hello = Schema.Struct({
+  protocol: Schema.Int,
+  /** The version of the Python runtime. */
+  runtime: Schema.String,
+  /** The version of Python. */
+  python: Schema.String,
+  /** Such as `"cpython"`. */
+  implementation: Schema.String,
+  pid: Schema.Int,
+  /** The MessagePack library that the worker uses. */
+  codec: Schema.String,
+  methods: Schema.Array(MethodInfo),
+  /** A hash of the handlers' types. */
+  contract: Schema.NullOr(Schema.String),
+  /** Why the module could not be imported. */
+  failure: Schema.optionalKey(ExceptionInfo)
+})
+
+/**
+ * @category schemas
+ * @since 0.1.0
+ */
+export type Hello = typeof Hello.Type
+
+/**
+ * The payload of `Welcome`, the host's answer to `Hello`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Welcome = Schema.Struct({
+  protocol: Schema.Int,
+  /** Bytes. */
+  maxFrameSize: Schema.Int,
+  /** How many synchronous handlers may run at once. */
+  concurrency: Schema.Int,
+  maxOpenCalls: Schema.Int
+})
+
+/**
+ * @category schemas
+ * @since 0.1.0
+ */
+export type Welcome = typeof Welcome.Type
+
+/**
+ * The payload of `Log`, one record of Python's `logging`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Log = Schema.Struct({
+  /** Python's number: 10 debug, 20 info, 30 warning, 40 error, 50 critical. */
+  level: Schema.Int,
+  logger: Schema.String,
+  message: Schema.String,
+  /** Milliseconds since 1970. */
+  time: Schema.Finite,
+  /** The call that the record belongs to. */
+  id: Schema.NullOr(Schema.Int),
+  file: Schema.NullOr(Schema.String),
+  line: Schema.NullOr(Schema.Int),
+  exception: Schema.NullOr(ExceptionInfo),
+  /** How many records were lost since the one before. */
+  dropped: Schema.optionalKey(Schema.Int)
+})
+
+/**
+ * @category schemas
+ * @since 0.1.0
+ */
+export type Log = typeof Log.Type

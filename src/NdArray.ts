@@ -1,0 +1,220 @@
+/**
+ * Arrays of numbers with a shape, as numpy knows them.
+ *
+ * Typed arrays and {@link NdArray} values travel as raw elements: no loop over the numbers on either side, no loss of
+ * precision, and the element type arrives as it left. A one-dimensional array comes back from Python as the typed array
+ * of its element type, any other as an {@link NdArray}.
+ *
+ * The schemas of this module decode both: {@link Float64Array} and its siblings for one dimension, {@link schema} for
+ * any number of them.
+ *
+ * @since 0.1.0
+ */
+import * as Predicate from "effect/Predicate"
+
+const TypeId = "~effect-synapse/NdArray"
+
+/**
+ * The element types, by numpy's names. `int64` and `uint64` hold bigints.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type DType =
+  | "bool"
+  | "int8"
+  | "uint8"
+  | "int16"
+  | "uint16"
+  | "int32"
+  | "uint32"
+  | "int64"
+  | "uint64"
+  | "float32"
+  | "float64"
+
+/**
+ * The typed array that holds the elements of each {@link DType}. A `bool` is a byte that is 0 or 1.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DataOf {
+  readonly bool: globalThis.Uint8Array
+  readonly int8: globalThis.Int8Array
+  readonly uint8: globalThis.Uint8Array
+  readonly int16: globalThis.Int16Array
+  readonly uint16: globalThis.Uint16Array
+  readonly int32: globalThis.Int32Array
+  readonly uint32: globalThis.Uint32Array
+  readonly int64: globalThis.BigInt64Array
+  readonly uint64: globalThis.BigUint64Array
+  readonly float32: globalThis.Float32Array
+  readonly float64: globalThis.Float64Array
+}
+
+/**
+ * A typed array that an {@link NdArray} can hold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TypedArray = DataOf[DType]
+
+/**
+ * An n-dimensional array.
+ *
+ * **Details**
+ *
+ * `data` holds the elements in C order: the last index moves fastest. `shape` is empty for a scalar.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NdArray<out D extends DType = DType> {
+  readonly [TypeId]: typeof TypeId
+  readonly dtype: D
+  readonly shape: ReadonlyArray<number>
+  readonly data: DataOf[D]
+}
+
+interface DTypes {
+  readonly Int8Array: "int8"
+  readonly Uint8Array: "uint8"
+  readonly Int16Array: "int16"
+  readonly Uint16Array: "uint16"
+  readonly Int32Array: "int32"
+  readonly Uint32Array: "uint32"
+  readonly BigInt64Array: "int64"
+  readonly BigUint64Array: "uint64"
+  readonly Float32Array: "float32"
+  readonly Float64Array: "float64"
+}
+
+const dtypes: DTypes = {
+  Int8Array: "int8",
+  Uint8Array: "uint8",
+  Int16Array: "int16",
+  Uint16Array: "uint16",
+  Int32Array: "int32",
+  Uint32Array: "uint32",
+  BigInt64Array: "int64",
+  BigUint64Array: "uint64",
+  Float32Array: "float32",
+  Float64Array: "float64"
+}
+
+/**
+ * The element type of a typed array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type DTypeOf<A extends TypedArray> = DTypes[A[typeof Symbol.toStringTag]]
+
+/**
+ * Returns `true` for the typed arrays that travel as they are: all but `Uint8ClampedArray` and `Float16Array`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTypedArray = (u: unknown): u is TypedArray =>
+  ArrayBuffer.isView(u) && Object.hasOwn(dtypes, Object.prototype.toString.call(u).slice(8, -1))
+
+/**
+ * The element type of a typed array.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const dtypeOf = <A extends TypedArray>(data: A): DTypeOf<A> => {
+  const name: A[typeof Symbol.toStringTag] = data[Symbol.toStringTag]
+  return dtypes[name]
+}
+
+class NdArrayImpl implements NdArray {
+  readonly [TypeId] = TypeId
+  readonly dtype: DType
+  readonly shape: ReadonlyArray<number>
+  readonly data: TypedArray
+  constructor(dtype: DType, shape: ReadonlyArray<number>, data: TypedArray) {
+    this.dtype = dtype
+    this.shape = shape
+    this.data = data
+  }
+}
+
+const isDimension = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < 2 ** 32
+
+/**
+ * Makes an array of a shape from its elements, which are not copied.
+ *
+ * **Details**
+ *
+ * The element type is that of the typed array; a `Uint8Array` holds booleans when `dtype` says `"bool"`. Throws a
+ * `RangeError` when the shape does not hold exactly these elements.
+ *
+ * **Example** (A matrix of two rows)
+ *
+ * ```ts
+ * import { NdArray } from "effect-synapse"
+ *
+ * const matrix = NdArray.make(Float64Array.of(1, 2, 3, 4, 5, 6), [2, 3])
+ *
+ * console.log(matrix.dtype, NdArray.toNested(matrix)) // float64 [ [ 1, 2, 3 ], [ 4, 5, 6 ] ]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: {
+  (data: globalThis.Uint8Array, shape: ReadonlyArray<number>, dtype: "bool"): NdArray<"bool">
+  <A extends TypedArray>(data: A, shape: ReadonlyArray<number>): NdArray<DTypeOf<A>>
+  (data: TypedArray, shape: ReadonlyArray<number>, dtype: DType): NdArray
+} = (data: TypedArray, shape: ReadonlyArray<number>, dtype: DType = dtypeOf(data)): NdArray<never> => {
+  const found: DType = dtypeOf(data)
+  if (dtype !== found && !(dtype === "bool" && found === "uint8")) {
+    throw new RangeError(`an array of ${dtype} cannot hold the elements of a ${data[Symbol.toStringTag]}`)
+  }
+  const length = shape.reduce((product, n) => product * n, 1)
+  if (shape.length > 32 || !shape.every(isDimension) || length !== data.length) {
+    throw new RangeError(`${data.length} elements do not fill the shape [${shape.join(", ")}]`)
+  }
+  return new NdArrayImpl(dtype, shape, data) as NdArray<never>
+}
+
+/**
+ * Makes a one-dimensional array of a typed array's elements, which are not copied.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromTypedArray = <A extends TypedArray>(data: A): NdArray<DTypeOf<A>> => make(data, [data.length])
+
+/**
+ * Returns `true` for an {@link NdArray}.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isNdArray = (u: unknown): u is NdArray => Predicate.hasProperty(u, TypeId)
+
+/**
+ * The elements as plain nested arrays of one level per dimension: numbers, bigints or booleans by the element type.
+ * A scalar (no dimensions) is the element itself.
+ *
+ * @category converting
+ * @since 0.1.0
+ */
+export const toNested = (self: NdArray): unknown => {
+  let next = 0
+  const level = (dimension: number): unknown => {
+    const length = self.shape[dimension]
+    if (length === undefined) {
+      const element = self.data[next++]
+      return self.dtype === "bool" ? element !== 0 : element
+    }
+    return Array.from({ length }, () => level(dimension + 1))
+  }
+  return level(0)
+}
