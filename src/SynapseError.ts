@@ -125,10 +125,7 @@ export const renderTraceback = (info: ExceptionInfo): string => {
   if (info.cause !== undefined) {
     parts.push(renderTraceback(info.cause), "\nThe above exception was the direct cause of the following exception:\n")
   } else if (info.context !== undefined) {
-    parts.push(
-      renderTraceback(info.context),
-      "\nDuring handling of the above exception, another exception occurred:\n"
-    )
+    parts.push(renderTraceback(info.context), "\nDuring handling of the above exception, another exception occurred:\n")
   }
   if (info.frames.length > 0) parts.push("Traceback (most recent call last):")
   for (const frame of info.frames) {
@@ -150,7 +147,8 @@ const summarize = (info: ExceptionInfo): string => {
   return info.message === "" ? name : `${name}: ${info.message}`
 }
 
-const tail = (title: string, text: string): string => text.trim() === "" ? "" : `\n${title}:\n${indent(text.trimEnd(), "  ")}`
+const tail = (title: string, text: string): string =>
+  text.trim() === "" ? "" : `\n${title}:\n${indent(text.trimEnd(), "  ")}`
 
 /**
  * No Python interpreter, or none in the wanted range.
@@ -166,8 +164,10 @@ export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(`${id}/Py
 }) {
   override get message(): string {
     const tried = this.tried.map(({ candidate, found }) => `\n  ${candidate}: ${found}`).join("")
-    return `No Python interpreter for ${this.wanted}. Tried:${tried === "" ? " nothing" : tried}\n` +
+    return (
+      `No Python interpreter for ${this.wanted}. Tried:${tried === "" ? " nothing" : tried}\n` +
       `Install Python, or name one with the option \`python\` or the variable SYNAPSE_PYTHON.`
+    )
   }
   get isRetryable(): boolean {
     return false
@@ -215,9 +215,12 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
   hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
-    return `The Python environment could not be made: \`${this.command}\` ` +
+    return (
+      `The Python environment could not be made: \`${this.command}\` ` +
       (this.exitCode === null ? "did not finish" : `exited with ${this.exitCode}`) +
-      (this.hint === undefined ? "" : `\n${this.hint}`) + tail("Its last output", this.output)
+      (this.hint === undefined ? "" : `\n${this.hint}`) +
+      tail("Its last output", this.output)
+    )
   }
   get isRetryable(): boolean {
     return true
@@ -245,9 +248,11 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFai
   stderr: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
-    return this.detail +
+    return (
+      this.detail +
       (this.exception === undefined ? "" : `\n${renderTraceback(this.exception)}`) +
       tail("Its last output on stderr", this.stderr ?? "")
+    )
   }
   get isRetryable(): boolean {
     return false
@@ -269,8 +274,10 @@ export class PythonException extends Schema.TaggedError<PythonException>(`${id}/
 }) {
   override get message(): string {
     const last = this.exception.frames.at(-1)
-    return `\`${this.method}\` raised ${summarize(this.exception)}` +
+    return (
+      `\`${this.method}\` raised ${summarize(this.exception)}` +
       (last === undefined ? "" : ` (${last.file}:${last.line})`)
+    )
   }
   /** The qualified name of the exception's class. */
   get type(): string {
@@ -328,8 +335,10 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/Me
 }) {
   override get message(): string {
     const names = this.nearest.map((name) => `\`${name}\``).join(", ")
-    return `The module has no handler \`${this.method}\`.` +
+    return (
+      `The module has no handler \`${this.method}\`.` +
       (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` Did you mean ${names}?`)
+    )
   }
   get isRetryable(): boolean {
     return false
@@ -405,8 +414,10 @@ export class CallTimeout extends Schema.TaggedError<CallTimeout>(`${id}/CallTime
   running: Schema.Boolean
 }) {
   override get message(): string {
-    return `\`${this.method}\` did not answer within ${this.durationMillis} ms; ` +
+    return (
+      `\`${this.method}\` did not answer within ${this.durationMillis} ms; ` +
       (this.running ? "Python was told to stop it" : "it was still waiting for a worker and was never sent")
+    )
   }
   get isRetryable(): boolean {
     return true
@@ -477,9 +488,7 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
         return `The Python worker ${this.pid} reached a resource limit and ${how}`
       case "channelClosed":
         return `The Python worker ${this.pid} closed its channel (descriptor 3) and was stopped`
-      case "exit":
-      case "crash":
-      case "killed":
+      default:
         return `The Python worker ${this.pid} ${how}`
     }
   }
@@ -550,8 +559,10 @@ export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>(`${id}/Fram
 }) {
   override get message(): string {
     const what = this.side === "typescript" ? "The input of" : "The value returned by"
-    return `${what} \`${this.method}\` takes ${this.size} bytes, more than the ${this.limit} of maxFrameSize: ` +
+    return (
+      `${what} \`${this.method}\` takes ${this.size} bytes, more than the ${this.limit} of maxFrameSize: ` +
       `send it in parts, or raise maxFrameSize`
+    )
   }
   get isRetryable(): boolean {
     return false
@@ -593,8 +604,10 @@ export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/Restar
   exits: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    return `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again` +
+    return (
+      `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again` +
       tail("The last exits", this.exits.join("\n"))
+    )
   }
   get isRetryable(): boolean {
     return false

@@ -1,0 +1,438 @@
+/**
+ * One call channel over any `Socket.Socket`.
+ *
+ * A connection owns the table of open calls: a call is registered, its request queued, and whatever ends it (a value, a
+ * failure, an interruption, the end of the socket) ends it exactly once. One fiber writes, all that is queued in one
+ * write; one fiber reads and matches answers to calls. It knows nothing of processes, pools or schemas.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
+import * as Envelope from "./Envelope.ts"
+import * as Msgpack from "./internal/msgpack.ts"
+import { nativeSleep } from "./internal/nativeSleep.ts"
+import type { Delivery } from "./SynapseError.ts"
+import {
+  Closed,
+  EncodeFailed,
+  FrameTooLarge,
+  isSynapseError,
+  ProtocolError,
+  StartFailed,
+  SynapseError,
+  Unresponsive,
+  WorkerExited
+} from "./SynapseError.ts"
+
+/**
+ * One call to make.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Request {
+  readonly method: string
+  /** The input, already in its MessagePack form. */
+  readonly payload: unknown
+  /** When the call is given up, in milliseconds of the Effect clock. */
+  readonly deadline?: number | undefined
+  /** A W3C `traceparent`. */
+  readonly trace?: string | undefined
+  /** Called when the request is handed to the socket. */
+  readonly onSent?: (() => void) | undefined
+}
+
+/**
+ * What {@link make} needs beside a socket.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Bytes of the largest frame, in both directions. */
+  readonly maxFrameSize: number
+  /** How many synchronous handlers the worker may run at once. */
+  readonly concurrency: number
+  /** How many calls may be open at once, those included that were given up and not answered yet. */
+  readonly maxOpenCalls: number
+  /** How long closing the scope lets open calls go on. */
+  readonly graceMillis: number
+  /** Called with each log record of the worker. Must not block or throw. */
+  readonly onLog: (log: Envelope.Log) => void
+  /** Called when a call has ended and there is room for another, and when the worker says that it is leaving. */
+  readonly onChange: () => void
+  /** Called when the first call opens and when the last one ends. */
+  readonly onBusy: (busy: boolean) => void
+}
+
+/**
+ * A connection to a worker that has said hello.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Connection {
+  readonly hello: Envelope.Hello
+  /**
+   * Makes a call and waits for the frame that answers it. Fails when the request cannot be encoded, and with what ended
+   * the connection. Interrupting it tells the worker and does not wait.
+   */
+  readonly call: (request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
+  /** Calls sent or waiting to be sent, and calls given up that the worker still has to answer. */
+  readonly load: () => number
+  /** Whether the worker takes calls: it is there and has not said that it leaves. */
+  readonly isOpen: () => boolean
+  /** Waits for the end of the connection, and fails with what ended it. */
+  readonly ended: Effect.Effect<never, SynapseError>
+}
+
+interface OpenCall {
+  readonly id: number
+  readonly request: Request
+  sent: boolean
+  exit: Exit.Exit<Envelope.Frame, SynapseError> | undefined
+  resume: ((exit: Exit.Exit<Envelope.Frame, SynapseError>) => void) | undefined
+}
+
+/** Bytes after which a batch is written rather than made longer. */
+const batchBytes = 256 * 1024
+
+/**
+ * Connects: acquires the socket, waits for the worker's hello and welcomes it.
+ *
+ * **Details**
+ *
+ * Fails with `StartFailed` when the worker's module does not import, when it leaves before it said hello, or when it
+ * speaks another protocol. Closing the scope tells the worker to shut down, lets open calls go on for `graceMillis`, and
+ * fails the rest with `Closed`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function* (
+  socket: Socket.Socket,
+  options: Options
+): Effect.fn.Return<Connection, SynapseError, Scope.Scope> {
+  const calls = new Map<number, OpenCall>()
+  // Ids given up by their caller after they were sent: taken until the worker has answered.
+  const abandoned = new Set<number>()
+  const outgoing = yield* Queue.bounded<OpenCall | typeof wake>(options.maxOpenCalls)
+  let control: Array<{ readonly kind: number; readonly id: number; readonly payload?: unknown }> = []
+  const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
+  const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
+  const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
+  const over = yield* Deferred.make<never, SynapseError>()
+  const clock = yield* Clock.Clock
+  let endedWith: SynapseError | undefined
+  let closing = false
+  let leaving = false
+  let greeted = false
+  let lastId = 0
+
+  const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
+    if (!calls.delete(call.id)) return
+    call.exit = exit
+    // Resuming may run the caller at once: the books are in order before.
+    released()
+    call.resume?.(exit)
+  }
+  const released = (): void => {
+    if (calls.size === 0) options.onBusy(false)
+    options.onChange()
+  }
+
+  // Nothing survives the end of the socket: what was not sent can be sent elsewhere, of the rest nobody knows.
+  const end = (error: SynapseError): void => {
+    if (endedWith !== undefined) return
+    endedWith = closing ? closed : error
+    abandoned.clear()
+    for (const call of Array.from(calls.values())) {
+      settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
+    }
+    Deferred.doneUnsafe(greeting, Exit.fail(endedWith))
+    Deferred.doneUnsafe(over, Exit.fail(endedWith))
+    Queue.shutdownUnsafe(outgoing)
+  }
+
+  const sendControl = (kind: number, id: number, payload?: unknown): void => {
+    control.push(payload === undefined ? { kind, id } : { kind, id, payload })
+    // A full queue has the writer's attention already.
+    Queue.offerUnsafe(outgoing, wake)
+  }
+
+  const encode = (call: OpenCall): void => {
+    const { deadline, method, onSent, payload, trace } = call.request
+    try {
+      frames.request(
+        call.id,
+        deadline === undefined && trace === undefined
+          ? { method }
+          : {
+              method,
+              deadline: deadline === undefined ? undefined : deadline - clock.currentTimeMillisUnsafe(),
+              trace
+            },
+        payload
+      )
+      call.sent = true
+      onSent?.()
+    } catch (error) {
+      settle(call, Exit.fail(encodeFailure(error, method)))
+    }
+  }
+  const encodeControl = (): void => {
+    if (control.length === 0) return
+    const batch = control
+    control = []
+    for (const { id, kind, payload } of batch) frames.frame(kind, id, payload)
+  }
+
+  const writer = yield* socket.writer
+  const write = Effect.gen(function* () {
+    while (true) {
+      const batch = yield* Queue.takeAll(outgoing)
+      // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
+      encodeControl()
+      for (const call of batch) {
+        // A call given up before it was sent is not in the table any more.
+        if (call !== wake && calls.has(call.id)) encode(call)
+        if (frames.size >= batchBytes) yield* writer.write(frames.take())
+      }
+      if (frames.size > 0) yield* writer.write(frames.take())
+    }
+  })
+
+  const dispatch = (frame: Envelope.Frame): void => {
+    if (!greeted) return greet(frame)
+    switch (frame.kind) {
+      case Envelope.Kind.Success:
+      case Envelope.Kind.Fail:
+      case Envelope.Kind.Die:
+      case Envelope.Kind.Interrupted: {
+        const call = calls.get(frame.id)
+        if (call !== undefined) settle(call, Exit.succeed(frame))
+        else if (abandoned.delete(frame.id)) options.onChange()
+        return
+      }
+      case Envelope.Kind.Log:
+        return options.onLog(decodeLog(frame))
+      case Envelope.Kind.Ping:
+        return sendControl(Envelope.Kind.Pong, frame.id)
+      case Envelope.Kind.GoAway:
+        leaving = true
+        return options.onChange()
+      case Envelope.Kind.Request:
+        return sendControl(Envelope.Kind.Interrupted, frame.id)
+    }
+  }
+
+  const greet = (frame: Envelope.Frame): void => {
+    if (frame.kind !== Envelope.Kind.Hello) {
+      throw new Error(`the first frame is of kind ${frame.kind} and not Hello`)
+    }
+    const hello = decodeHello(frame.payload)
+    if (hello.protocol !== Envelope.protocolVersion) {
+      return end(
+        startFailed(
+          "protocol",
+          `The worker speaks version ${hello.protocol} of the protocol and this package version ` +
+            `${Envelope.protocolVersion}: update whichever is older`
+        )
+      )
+    }
+    if (hello.failure !== undefined) {
+      return end(
+        new SynapseError({
+          reason: new StartFailed({
+            kind: "import",
+            detail: "The Python module does not import",
+            exception: hello.failure
+          })
+        })
+      )
+    }
+    greeted = true
+    const { concurrency, maxFrameSize, maxOpenCalls } = options
+    sendControl(Envelope.Kind.Welcome, 0, {
+      protocol: Envelope.protocolVersion,
+      maxFrameSize,
+      concurrency,
+      maxOpenCalls
+    })
+    Deferred.doneUnsafe(greeting, Exit.succeed(hello))
+  }
+
+  const pull = yield* Effect.mapError(Socket.readerBytes(socket), (error) => endOf(error, false))
+  const read = Effect.gen(function* () {
+    while (true) {
+      for (const chunk of yield* pull) {
+        try {
+          for (const frame of framesOf(parser, chunk)) dispatch(frame)
+        } catch (error) {
+          return end(protocolError(error))
+        }
+      }
+    }
+  })
+
+  yield* Effect.forkScoped(
+    Effect.catch(read, (error) => Effect.sync(() => end(endOf(error, greeted)))).pipe(Effect.interruptible)
+  )
+  // A failed write says less than the end of the reader that follows it.
+  yield* Effect.forkScoped(Effect.ignore(write).pipe(Effect.interruptible))
+
+  const isOver = Effect.exit(Deferred.await(over))
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      closing = true
+      if (endedWith !== undefined) return Effect.void
+      sendControl(Envelope.Kind.Shutdown, 0, options.graceMillis)
+      return Effect.asVoid(Effect.raceFirst(isOver, nativeSleep(options.graceMillis)))
+    }).pipe(Effect.andThen(Effect.sync(() => end(closed))))
+  )
+
+  const hello = yield* Deferred.await(greeting)
+
+  const nextId = (): number => {
+    do lastId = (lastId + 1) >>> 0
+    while (lastId === 0 || calls.has(lastId) || abandoned.has(lastId))
+    return lastId
+  }
+
+  const abandon = (call: OpenCall): void => {
+    if (!calls.delete(call.id)) return
+    if (call.sent) {
+      abandoned.add(call.id)
+      sendControl(Envelope.Kind.Cancel, call.id)
+    }
+    released()
+  }
+
+  const answer = (call: OpenCall): Effect.Effect<Envelope.Frame, SynapseError> =>
+    Effect.callback((resume) => {
+      if (call.exit !== undefined) return resume(call.exit)
+      call.resume = resume
+      return Effect.sync(() => abandon(call))
+    })
+
+  return {
+    hello,
+    call: (request) =>
+      Effect.suspend(() => {
+        if (endedWith !== undefined) return Effect.fail(withDelivery(endedWith, "notSent"))
+        if (closing) return Effect.fail(withDelivery(closed, "notSent"))
+        const call: OpenCall = { id: nextId(), request, sent: false, exit: undefined, resume: undefined }
+        // Registered first: offering may suspend, and the answer must find its call.
+        calls.set(call.id, call)
+        if (calls.size === 1) options.onBusy(true)
+        return Queue.offerUnsafe(outgoing, call)
+          ? answer(call)
+          : Queue.offer(outgoing, call).pipe(
+              Effect.flatMap(() => answer(call)),
+              Effect.onInterrupt(() => Effect.sync(() => abandon(call)))
+            )
+      }),
+    load: () => calls.size + abandoned.size,
+    isOpen: () => endedWith === undefined && !closing && !leaving,
+    ended: Deferred.await(over)
+  }
+})
+
+/** The frames of a chunk; those before a fault in it count. */
+function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {
+  try {
+    yield* parser.push(chunk)
+  } catch (error) {
+    if (error instanceof Envelope.FramingError) yield* error.frames
+    throw error
+  }
+}
+
+/** Wakes the writer for control frames. */
+const wake = Symbol("wake")
+
+const decodeHelloUnknown = Schema.decodeUnknownSync(Envelope.Hello)
+const decodeHello = (payload: Uint8Array): Envelope.Hello => {
+  try {
+    return decodeHelloUnknown(Envelope.decodePayload(payload))
+  } catch (error) {
+    throw new Error(`Hello does not decode: ${messageOf(error)}`)
+  }
+}
+
+const decodeLogUnknown = Schema.decodeUnknownSync(Envelope.Log)
+const decodeLog = (frame: Envelope.Frame): Envelope.Log => {
+  try {
+    return decodeLogUnknown(Envelope.decodePayload(frame.payload))
+  } catch (error) {
+    throw new Error(`Log does not decode: ${messageOf(error)}`)
+  }
+}
+
+const closed = new SynapseError({ reason: new Closed({ delivery: "unknown" }) })
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+const protocolError = (error: unknown): SynapseError =>
+  new SynapseError({ reason: new ProtocolError({ detail: messageOf(error), delivery: "unknown" }) })
+
+const startFailed = (kind: StartFailed["kind"], detail: string): SynapseError =>
+  new SynapseError({ reason: new StartFailed({ kind, detail }) })
+
+// A local process says why its socket ended; any other socket just ends.
+const endOf = (error: Socket.SocketError, greeted: boolean): SynapseError => {
+  const cause = error.reason._tag === "SocketReadError" ? error.reason.cause : undefined
+  if (isSynapseError(cause)) return greeted ? cause : beforeHello(cause)
+  return greeted
+    ? protocolError(error)
+    : startFailed("exit", `The worker closed its channel before it said hello: ${error.message}`)
+}
+
+const beforeHello = (error: SynapseError): SynapseError => {
+  const { reason } = error
+  if (reason._tag !== "WorkerExited") return error
+  const how = reason.signal === null ? `exited with code ${reason.exitCode}` : `was ended by ${reason.signal}`
+  return new SynapseError({
+    reason: new StartFailed({
+      kind: "exit",
+      detail: `Python ${how} before the module had been loaded`,
+      exitCode: reason.exitCode,
+      signal: reason.signal,
+      stderr: [reason.crashDump, reason.stderr].filter((text) => text !== "").join("\n")
+    })
+  })
+}
+
+/** The same end, seen by a call that got this far. */
+const withDelivery = (error: SynapseError, delivery: Delivery): SynapseError => {
+  const { reason } = error
+  if (reason.delivery === delivery) return error
+  switch (reason._tag) {
+    case "WorkerExited":
+      return new SynapseError({ reason: new WorkerExited({ ...reason, delivery }) })
+    case "Unresponsive":
+      return new SynapseError({ reason: new Unresponsive({ ...reason, delivery }) })
+    case "ProtocolError":
+      return new SynapseError({ reason: new ProtocolError({ ...reason, delivery }) })
+    case "Closed":
+      return new SynapseError({ reason: new Closed({ delivery }) })
+    default:
+      return error
+  }
+}
+
+const encodeFailure = (error: unknown, method: string): SynapseError => {
+  if (error instanceof Envelope.FrameTooLarge) {
+    const { limit, size } = error
+    return new SynapseError({ reason: new FrameTooLarge({ side: "typescript", method, size, limit }) })
+  }
+  const [path, issue] = error instanceof Msgpack.CodecError ? [error.path, error.issue] : ["$", messageOf(error)]
+  return new SynapseError({ reason: new EncodeFailed({ side: "typescript", method, path, issue }) })
+}

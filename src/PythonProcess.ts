@@ -1,0 +1,409 @@
+/**
+ * One Python process, owned by a scope and seen as a `Socket.Socket`.
+ *
+ * Acquiring it spawns the interpreter with its private descriptors: 3 is the channel, 4 the lifeline that ends the
+ * process group when this process is gone, 5 takes crash dumps. Output on 1 and 2 is drained line by line. Closing the
+ * scope waits for the process to leave, then stops its whole tree, first gently and then by force.
+ *
+ * @since 0.1.0
+ */
+
+// `node:child_process` and not Effect's spawner: a worker's row of the fault catalogue needs the signal as a value
+// (segfault, out of memory), the exit before the end of its streams (a grandchild may hold them open), and descriptor 3
+// as one stream, which also saves a queue and a fiber on every call.
+import * as ChildProcess from "node:child_process"
+import { randomUUID } from "node:crypto"
+import type * as Net from "node:net"
+import type { Duplex, Readable } from "node:stream"
+import { fileURLToPath } from "node:url"
+import { isMainThread } from "node:worker_threads"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import type * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
+import { nativeSleep } from "./internal/nativeSleep.ts"
+import { LineSplitter, Tail } from "./internal/output.ts"
+import * as ProcessTree from "./internal/processTree.ts"
+import type { ExitKind } from "./SynapseError.ts"
+import { Closed, StartFailed, SynapseError, WorkerExited } from "./SynapseError.ts"
+
+/**
+ * What {@link make} needs to start a process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** The interpreter: an absolute path. */
+  readonly python: string
+  /** The module's directory, where the process runs. */
+  readonly directory: string
+  /** The module to serve, as a dotted name such as `"main"`. */
+  readonly entrypoint: string
+  /** The environment of the process. Nothing is inherited. */
+  readonly env: Readonly<Record<string, string>>
+  /** Called with each line the process writes to descriptor 1 or 2, without its end. */
+  readonly onLine: (line: OutputLine) => void
+}
+
+/**
+ * A line of raw output. A line over 64 KiB arrives in pieces, all but the last marked as continued.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutputLine {
+  readonly source: "stdout" | "stderr"
+  readonly text: string
+  readonly continued: boolean
+}
+
+/**
+ * A running Python process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PythonProcess {
+  readonly pid: number
+  /**
+   * The channel on descriptor 3. Its reader ends, after everything that was sent has been read, with a
+   * `SocketReadError` whose cause is the {@link SynapseError} that says how the process ended.
+   */
+  readonly socket: Socket.Socket
+  /** Adds a line to the tail of stderr that errors carry. */
+  readonly noteStderr: (line: string) => void
+  /** The tail of stderr so far. */
+  readonly stderr: () => string
+  /** Whether the process keeps Node's event loop alive. A process starts as one that does. */
+  readonly setKeepAlive: (keepAlive: boolean) => void
+}
+
+/** Where the runtime that ships with this package lies; the same place seen from `src` and from `dist`. */
+const runtimeMain = fileURLToPath(new URL("../python/src/synapse/__main__.py", import.meta.url))
+
+// Isolated from the user's environment and directory, UTF-8 everywhere, unbuffered output, dumps on fatal signals.
+const interpreterFlags = ["-I", "-X", "utf8", "-u", "-X", "faulthandler"]
+
+/** Unread bytes beyond which the channel is paused. */
+const highWaterMark = 1 << 20
+/** How long the last output of an ended process is waited for; a grandchild may hold the pipes open for ever. */
+const lastOutputMillis = 200
+/** How long a process may live on after closing its channel. */
+const channelClosedMillis = 500
+/** How long a process group may take to follow SIGTERM. */
+const terminateMillis = 300
+/** How long a killed process may take to be gone. Only a process stuck in the kernel needs it. */
+const killMillis = 2000
+
+/**
+ * Spawns Python. The scope owns the process: closing it returns when the process and what it started are gone.
+ *
+ * **Details**
+ *
+ * Fails with `StartFailed` when the process cannot be spawned. `graceMillis` is how long closing the scope waits for the
+ * process to leave by itself before it is signalled.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (
+  options: Options & { readonly graceMillis: number }
+): Effect.Effect<PythonProcess, SynapseError, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(spawn(options), (worker) => worker.stop(options.graceMillis)),
+    (worker) => worker.handle
+  )
+
+interface Worker {
+  readonly handle: PythonProcess
+  readonly stop: (graceMillis: number) => Effect.Effect<void>
+}
+
+const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
+  Effect.callback((resume) => {
+    if (process.platform === "win32") {
+      return resume(startFailed("Windows is not supported: a worker's channel needs a Unix socket on descriptor 3"))
+    }
+    const workerId = randomUUID()
+    let child: ChildProcess.ChildProcess
+    try {
+      child = ChildProcess.spawn(options.python, [...interpreterFlags, runtimeMain, options.entrypoint], {
+        cwd: options.directory,
+        // Its own session and process group: the tree can be signalled as one, and Ctrl-C reaches this process alone.
+        detached: true,
+        stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe"],
+        env: {
+          ...options.env,
+          SYNAPSE_PPID: String(process.pid),
+          SYNAPSE_WORKER_ID: workerId,
+          // The parent-death signal follows the thread that spawned, and this one may end before the process does.
+          ...(isMainThread ? {} : { SYNAPSE_PDEATHSIG: "0" })
+        }
+      })
+    } catch (cause) {
+      return resume(startFailed(`\`${options.python}\` cannot be started: ${String(cause)}`))
+    }
+    child.once("error", (cause: NodeJS.ErrnoException) => {
+      resume(startFailed(`\`${options.python}\` cannot be started: ${describeSpawnError(cause)}`))
+    })
+    child.once("spawn", () => resume(Effect.succeed(supervise(child, workerId, options))))
+  })
+
+const startFailed = (detail: string): Effect.Effect<never, SynapseError> =>
+  Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "spawn", detail }) }))
+
+const describeSpawnError = (cause: NodeJS.ErrnoException): string => {
+  switch (cause.code) {
+    case "ENOENT":
+      return "it does not exist, its directory does not, or its first line names a missing interpreter"
+    case "EACCES":
+      return "it is not executable"
+    case "ENOEXEC":
+      return "it is not a program for this machine"
+    case "EMFILE":
+    case "ENFILE":
+      return "too many files are open; raise the limit (ulimit -n) or use fewer workers"
+    case "EAGAIN":
+      return "too many processes are running"
+    default:
+      return cause.message
+  }
+}
+
+const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: Options): Worker => {
+  const pid = child.pid!
+  // Every piped descriptor of a child is a socket, which Node's types do not say.
+  const [, stdout, stderr, channel, lifeline, crashDumps] = child.stdio as unknown as ReadonlyArray<Net.Socket>
+  const streams = [stdout!, stderr!, channel!, lifeline!, crashDumps!]
+  const stderrTail = new Tail(64, 8192)
+  const crashDump = new Tail(200, 16_384)
+  const oomKillsBefore = ProcessTree.outOfMemoryKills()
+  const exited = Latch.makeUnsafe(false)
+  const ended = Latch.makeUnsafe(false)
+  let channelClosed = false
+
+  drain(stdout!, "stdout", options.onLine)
+  drain(stderr!, "stderr", (line) => {
+    stderrTail.push(line.text)
+    options.onLine(line)
+  })
+  drain(crashDumps!, "stderr", (line) => crashDump.push(line.text))
+  lifeline!.on("error", () => {})
+
+  const reader = makeReader(channel!)
+
+  const conclude = (kind: ExitKind): void => {
+    reader.end(
+      new SynapseError({
+        reason: new WorkerExited({
+          kind,
+          pid,
+          exitCode: child.exitCode,
+          signal: child.signalCode,
+          crashDump: crashDump.text(),
+          stderr: stderrTail.text(),
+          delivery: "unknown"
+        })
+      })
+    )
+    ended.openUnsafe()
+  }
+
+  // Both events can come in one tick, `exit` first: the listener of `close` has to be there before either. Only `exit` is
+  // sure to come, since a grandchild that left the group may hold the pipes open.
+  let lastOutput: NodeJS.Timeout | undefined
+  const finish = (): void => {
+    clearTimeout(lastOutput)
+    conclude(channelClosed ? "channelClosed" : classify(child.signalCode, oomKillsBefore))
+  }
+  child.once("exit", () => {
+    ProcessTree.kill(pid, "SIGKILL")
+    exited.openUnsafe()
+    lastOutput = setTimeout(finish, lastOutputMillis)
+  })
+  child.once("close", finish)
+
+  channel!.once("end", () => {
+    setTimeout(() => {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      channelClosed = true
+      ProcessTree.kill(pid, "SIGKILL")
+    }, channelClosedMillis).unref()
+  })
+
+  const within = (latch: Latch.Latch, millis: number): Effect.Effect<boolean> =>
+    Effect.raceFirst(Effect.as(latch.await, true), Effect.as(nativeSleep(millis), false))
+
+  const stop = (graceMillis: number): Effect.Effect<void> =>
+    Effect.gen(function* () {
+      setKeepAlive(true)
+      if (!(yield* within(exited, graceMillis))) {
+        ProcessTree.kill(pid, "SIGTERM")
+        if (!(yield* within(exited, terminateMillis))) ProcessTree.kill(pid, "SIGKILL")
+      }
+      yield* within(ended, killMillis)
+      yield* Effect.promise(() => ProcessTree.sweep(pid, workerId))
+      for (const stream of streams) stream.destroy()
+    })
+
+  const setKeepAlive = (keepAlive: boolean): void => {
+    const method = keepAlive ? "ref" : "unref"
+    child[method]()
+    for (const stream of streams) stream[method]()
+  }
+
+  return {
+    handle: {
+      pid,
+      socket: makeSocket(channel!, reader),
+      noteStderr: (line) => stderrTail.push(line),
+      stderr: () => stderrTail.text(),
+      setKeepAlive
+    },
+    stop
+  }
+}
+
+const classify = (signal: NodeJS.Signals | null, oomKillsBefore: number): ExitKind => {
+  switch (signal) {
+    case null:
+      return "exit"
+    case "SIGSEGV":
+      return "segfault"
+    case "SIGABRT":
+    case "SIGBUS":
+    case "SIGFPE":
+    case "SIGILL":
+      return "crash"
+    case "SIGXCPU":
+    case "SIGXFSZ":
+      return "resourceLimit"
+    case "SIGKILL":
+      return ProcessTree.outOfMemoryKills() > oomKillsBefore ? "outOfMemory" : "killed"
+    default:
+      return "killed"
+  }
+}
+
+const drain = (stream: Readable, source: OutputLine["source"], onLine: (line: OutputLine) => void): void => {
+  const splitter = new LineSplitter((text, continued) => onLine({ source, text, continued }))
+  stream.on("data", (chunk: Buffer) => splitter.push(chunk))
+  stream.once("end", () => splitter.flush())
+  stream.on("error", () => {})
+}
+
+interface ChannelReader {
+  readonly pull: Socket.Reader["pull"]
+  readonly end: (error: SynapseError) => void
+}
+
+// The only place a pull is resumed: what was received first, then the end.
+const makeReader = (channel: Duplex): ChannelReader => {
+  let chunks: Array<Uint8Array> = []
+  let bytes = 0
+  let endedWith: SynapseError | undefined
+  let waiting: ((effect: Effect.Effect<[Uint8Array, ...Array<Uint8Array>], Socket.SocketError>) => void) | undefined
+
+  const next = (): Effect.Effect<[Uint8Array, ...Array<Uint8Array>], Socket.SocketError> | undefined => {
+    if (chunks.length > 0) {
+      const batch = chunks as [Uint8Array, ...Array<Uint8Array>]
+      chunks = []
+      bytes = 0
+      if (channel.isPaused()) channel.resume()
+      return Effect.succeed(batch)
+    }
+    return endedWith === undefined
+      ? undefined
+      : Effect.fail(new Socket.SocketError({ reason: new Socket.SocketReadError({ cause: endedWith }) }))
+  }
+  const wake = (): void => {
+    if (waiting === undefined) return
+    const result = next()
+    if (result === undefined) return
+    const resume = waiting
+    waiting = undefined
+    resume(result)
+  }
+
+  channel.on("data", (chunk: Buffer) => {
+    chunks.push(chunk)
+    bytes += chunk.length
+    if (waiting !== undefined) wake()
+    else if (bytes > highWaterMark) channel.pause()
+  })
+  // A reset or a broken pipe says less than the exit that follows it.
+  channel.on("error", () => {})
+
+  return {
+    pull: Effect.suspend(
+      () =>
+        next() ??
+        Effect.callback((resume) => {
+          waiting = resume
+          return Effect.sync(() => {
+            waiting = undefined
+          })
+        })
+    ),
+    end: (error) => {
+      endedWith ??= error
+      wake()
+    }
+  }
+}
+
+const makeSocket = (channel: Duplex, { end, pull }: ChannelReader): Socket.Socket => {
+  const write = (chunk: Uint8Array | string | Socket.CloseEvent): Effect.Effect<void, Socket.SocketError> =>
+    Effect.suspend(() => {
+      if (Socket.isCloseEvent(chunk)) return Effect.void
+      if (channel.destroyed || channel.writableEnded) return Effect.fail(writeError(new Error("the channel is closed")))
+      return channel.write(chunk) ? Effect.void : drained(channel)
+    })
+  return Socket.make({
+    reader: Effect.acquireRelease(
+      Effect.succeed<Socket.Reader>({
+        pull,
+        upgrade: () =>
+          Effect.fail(
+            new Socket.SocketError({
+              reason: new Socket.SocketUpgradeError({ cause: new Error("a local worker's channel has no TLS") })
+            })
+          )
+      }),
+      () => Effect.sync(() => end(new SynapseError({ reason: new Closed({ delivery: "unknown" }) })))
+    ),
+    writer: Effect.succeed({
+      write,
+      writeAll: (chunks) => {
+        channel.cork()
+        return Effect.ensuring(
+          Effect.forEach(chunks, write, { discard: true }),
+          Effect.sync(() => channel.uncork())
+        )
+      }
+    })
+  })
+}
+
+const writeError = (cause: unknown): Socket.SocketError =>
+  new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
+
+const drained = (channel: Duplex): Effect.Effect<void, Socket.SocketError> =>
+  Effect.callback((resume) => {
+    const onDrain = () => {
+      cleanup()
+      resume(Effect.void)
+    }
+    const onClose = () => {
+      cleanup()
+      resume(Effect.fail(writeError(new Error("the channel closed during a write"))))
+    }
+    const cleanup = () => {
+      channel.off("drain", onDrain)
+      channel.off("close", onClose)
+    }
+    channel.on("drain", onDrain)
+    channel.on("close", onClose)
+    return Effect.sync(cleanup)
+  })

@@ -1,0 +1,267 @@
+/**
+ * Supervised workers behind one door.
+ *
+ * The pool starts its workers, sends each call to the least loaded one, lets calls wait while there is no room, and
+ * starts a worker again when it ends, with growing pauses and under a budget. It knows connections and nothing beneath
+ * them.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import type { Connection } from "./Connection.ts"
+import { Closed, Overloaded, RestartLimit, SynapseError } from "./SynapseError.ts"
+
+/**
+ * When a worker that ended is started again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RestartOptions {
+  /** How many ends are forgiven within the window; one before the worker said hello counts twice. Default: 5. */
+  readonly max?: number | undefined
+  /** Default: 30 seconds. */
+  readonly window?: Duration.Input | undefined
+  /** The pause before the first restart; it doubles with each one within the window, up to 5 seconds. Default: 50 ms. */
+  readonly backoff?: Duration.Input | undefined
+}
+
+/**
+ * How calls wait for room.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface QueueOptions {
+  /** How many calls may wait when `whenFull` is `"reject"`. Default: 1024. */
+  readonly capacity?: number | undefined
+  /**
+   * `"wait"`: a caller waits until there is room (the default). `"reject"`: a call beyond the capacity fails with
+   * `Overloaded` at once.
+   */
+  readonly whenFull?: "wait" | "reject" | undefined
+}
+
+/**
+ * What {@link make} needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly size: number
+  /** How many calls a worker may have open. */
+  readonly maxOpenCalls: number
+  readonly restart?: RestartOptions | undefined
+  readonly queue?: QueueOptions | undefined
+  /**
+   * Connects to a new worker; the scope owns it. `onChange` has to be called whenever the worker can take more calls
+   * than before, or none any more.
+   */
+  readonly acquire: (onChange: () => void) => Effect.Effect<Connection, SynapseError, Scope.Scope>
+}
+
+/**
+ * A pool of workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WorkerPool {
+  /** Runs one call on the least loaded worker, waiting for room where there is none. */
+  readonly use: <A, R>(
+    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
+  ) => Effect.Effect<A, SynapseError, R>
+}
+
+interface Slot {
+  connection: Connection | undefined
+  /** Calls that were given this worker and have not reached its connection yet. */
+  reserved: number
+}
+
+interface Waiter {
+  readonly resume: (effect: Effect.Effect<Slot, SynapseError>) => void
+  slot: Slot | undefined
+}
+
+interface End {
+  readonly error: SynapseError
+  readonly wasReady: boolean
+}
+
+const maxBackoffMillis = 5000
+const defaultQueueCapacity = 1024
+
+/**
+ * Starts a pool and waits until every worker has said hello.
+ *
+ * **Details**
+ *
+ * Fails with what the first failing worker failed with: a worker that does not come up at the start is not tried again.
+ * Closing the scope stops all workers at the same time and fails waiting calls with `Closed`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<WorkerPool, SynapseError, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const slots: Array<Slot> = Array.from({ length: options.size }, () => ({ connection: undefined, reserved: 0 }))
+  const waiters = new Set<Waiter>()
+  const stopped = yield* Deferred.make<never, SynapseError>()
+  const restarts = makeRestarts(options.restart)
+  let stoppedWith: SynapseError | undefined
+
+  const stop = (error: SynapseError): void => {
+    if (stoppedWith !== undefined) return
+    stoppedWith = error
+    Deferred.doneUnsafe(stopped, Exit.fail(error))
+    for (const waiter of waiters) waiter.resume(Effect.fail(error))
+    waiters.clear()
+  }
+
+  const leastLoaded = (): Slot | undefined => {
+    let best: Slot | undefined
+    let bestLoad = options.maxOpenCalls
+    for (const slot of slots) {
+      if (slot.connection === undefined || !slot.connection.isOpen()) continue
+      const load = slot.connection.load() + slot.reserved
+      if (load < bestLoad) {
+        best = slot
+        bestLoad = load
+      }
+    }
+    return best
+  }
+
+  const admit = (): void => {
+    for (const waiter of waiters) {
+      const slot = leastLoaded()
+      if (slot === undefined) return
+      waiters.delete(waiter)
+      slot.reserved++
+      waiter.slot = slot
+      waiter.resume(Effect.succeed(slot))
+    }
+  }
+
+  // The place that was reserved is given back by whoever waited: by making its call, or by being interrupted before.
+  const waitAndUse = <A, R>(
+    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
+  ): Effect.Effect<A, SynapseError, R> =>
+    Effect.uninterruptibleMask((restore) => {
+      let waiter: Waiter | undefined
+      const wait = Effect.callback<Slot, SynapseError>((resume) => {
+        waiter = { resume, slot: undefined }
+        waiters.add(waiter)
+      })
+      const giveUp = Effect.sync(() => {
+        waiters.delete(waiter!)
+        if (waiter!.slot === undefined) return
+        waiter!.slot.reserved--
+        admit()
+      })
+      return Effect.flatMap(
+        Effect.onInterrupt(restore(wait), () => giveUp),
+        (slot) => {
+          slot.reserved--
+          return restore(slot.connection === undefined ? use(call) : call(slot.connection))
+        }
+      )
+    })
+
+  const use: WorkerPool["use"] = (call) =>
+    Effect.suspend(() => {
+      if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
+      const slot = waiters.size === 0 ? leastLoaded() : undefined
+      if (slot !== undefined) return call(slot.connection!)
+      const capacity = options.queue?.capacity ?? defaultQueueCapacity
+      if (options.queue?.whenFull === "reject" && waiters.size >= capacity) {
+        return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
+      }
+      return waitAndUse(call)
+    })
+
+  // Serves one worker from its start to its end, and says how it ended.
+  const serve = (slot: Slot, onReady: () => void): Effect.Effect<End> => {
+    let wasReady = false
+    return Effect.gen(function* () {
+      slot.connection = yield* options.acquire(admit)
+      wasReady = true
+      onReady()
+      admit()
+      return yield* slot.connection.ended
+    }).pipe(
+      Effect.raceFirst(Deferred.await(stopped)),
+      Effect.ensuring(
+        Effect.sync(() => {
+          slot.connection = undefined
+        })
+      ),
+      Effect.scoped,
+      Effect.flip,
+      Effect.map((error) => ({ error, wasReady }))
+    )
+  }
+
+  const supervise = (slot: Slot, started: Deferred.Deferred<void, SynapseError>) =>
+    Effect.gen(function* () {
+      while (true) {
+        const { error, wasReady } = yield* serve(slot, () => Deferred.doneUnsafe(started, Exit.void))
+        // Fails the start of the pool, and does nothing after it.
+        if (Deferred.doneUnsafe(started, Exit.fail(error)) || stoppedWith !== undefined) return
+        const pause = restarts.next(clock.currentTimeMillisUnsafe(), error, wasReady)
+        if (pause === undefined) return stop(restarts.limit())
+        yield* Effect.logWarning(error.message)
+        yield* Effect.sleep(pause)
+      }
+    })
+
+  const started = slots.map(() => Deferred.makeUnsafe<void, SynapseError>())
+  yield* Effect.acquireRelease(
+    Effect.forEach(slots, (slot, index) => Effect.forkDetach(Effect.interruptible(supervise(slot, started[index]!)))),
+    // All at once: sixteen workers close in the grace of one.
+    (fibers) =>
+      Effect.suspend(() => {
+        stop(new SynapseError({ reason: new Closed({ delivery: "notSent" }) }))
+        return Fiber.interruptAll(fibers)
+      })
+  )
+  yield* Effect.forEach(started, Deferred.await, { concurrency: "unbounded", discard: true })
+  return { use }
+})
+
+interface Restarts {
+  /** The pause before the next start, or nothing when the budget is used up. */
+  readonly next: (nowMillis: number, error: SynapseError, wasReady: boolean) => Duration.Duration | undefined
+  readonly limit: () => SynapseError
+}
+
+const makeRestarts = (options: RestartOptions = {}): Restarts => {
+  const max = options.max ?? 5
+  const windowMillis = Duration.toMillis(options.window ?? "30 seconds")
+  const backoffMillis = Duration.toMillis(options.backoff ?? "50 millis")
+  let ends: Array<{ readonly at: number; readonly weight: number }> = []
+  const exits: Array<string> = []
+  return {
+    next: (nowMillis, error, wasReady) => {
+      exits.push(error.message)
+      if (exits.length > 3) exits.shift()
+      ends = ends.filter(({ at }) => nowMillis - at < windowMillis)
+      ends.push({ at: nowMillis, weight: wasReady ? 1 : 2 })
+      const used = ends.reduce((sum, { weight }) => sum + weight, 0)
+      return used > max
+        ? undefined
+        : Duration.millis(Math.min(maxBackoffMillis, backoffMillis * 2 ** (ends.length - 1)))
+    },
+    limit: () => new SynapseError({ reason: new RestartLimit({ max, windowMillis, exits: [...exits] }) })
+  }
+}

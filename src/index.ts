@@ -1,0 +1,15 @@
+/**
+ * Run Python from TypeScript.
+ *
+ * @since 0.1.0
+ */
+export * as Connection from "./Connection.ts"
+export * as Envelope from "./Envelope.ts"
+export * as NdArray from "./NdArray.ts"
+export * as PythonEnvironment from "./PythonEnvironment.ts"
+export * as PythonProcess from "./PythonProcess.ts"
+export * as SchemaMsgpack from "./SchemaMsgpack.ts"
+export * as Synapse from "./Synapse.ts"
+export { SynapseLive } from "./Synapse.ts"
+export * as SynapseError from "./SynapseError.ts"
+export * as WorkerPool from "./WorkerPool.ts"

@@ -1,0 +1,106 @@
+/** From the frame that answers a call to its value or its error; runs in the caller's fiber. */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Envelope from "../Envelope.ts"
+import * as SchemaMsgpack from "../SchemaMsgpack.ts"
+import type { SynapseErrorReason } from "../SynapseError.ts"
+import {
+  Closed,
+  DecodeFailed,
+  EncodeFailed,
+  ExceptionInfo,
+  FrameTooLarge,
+  HandlerFailed,
+  MethodNotFound,
+  Overloaded,
+  ProtocolError,
+  PythonException,
+  SynapseError
+} from "../SynapseError.ts"
+import { CodecError } from "./msgpack.ts"
+
+const fail = (reason: SynapseErrorReason): Effect.Effect<never, SynapseError> =>
+  Effect.fail(new SynapseError({ reason }))
+
+/** How the answers of a method are turned into values of a schema. */
+export const answerOf = <A, RD>(
+  schema: Schema.Decoder<A, RD>,
+  method: string,
+  parseJson: boolean
+): ((frame: Envelope.Frame) => Effect.Effect<A, SynapseError, RD>) => {
+  const decode = SchemaMsgpack.decode(schema)
+  return (frame) => {
+    let payload: unknown
+    try {
+      payload = Envelope.decodePayload(frame.payload)
+      if (frame.kind === Envelope.Kind.Success) {
+        return Effect.mapError(decode(parseJson ? parsed(payload) : payload), (error) => {
+          const { issue, path } = SchemaMsgpack.describeIssue(error)
+          return new SynapseError({ reason: new DecodeFailed({ side: "typescript", method, path, issue }) })
+        })
+      }
+      return fail(failureOf(frame, payload, method))
+    } catch (error) {
+      return fail(undecodable(error, method))
+    }
+  }
+}
+
+/** Whether the worker refused the call only because it has no room for it or is leaving: another worker may take it. */
+export const isTurnedAway = (frame: Envelope.Frame): boolean => {
+  if (frame.kind !== Envelope.Kind.Die || frame.meta.length === 0) return false
+  try {
+    const { reason } = Envelope.decodeMeta(frame.meta)
+    return reason === "Overloaded" || reason === "Closed"
+  } catch {
+    return false
+  }
+}
+
+// A string that is not JSON is the answer itself.
+const parsed = (value: unknown): unknown => {
+  if (typeof value !== "string") return value
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
+}
+
+const undecodable = (error: unknown, method: string): SynapseErrorReason =>
+  error instanceof CodecError
+    ? new DecodeFailed({ side: "typescript", method, path: error.path, issue: error.issue })
+    : new ProtocolError({
+        detail: `the answer of \`${method}\` is malformed: ${error instanceof Error ? error.message : String(error)}`,
+        delivery: "unknown"
+      })
+
+const decodeException = Schema.decodeUnknownSync(ExceptionInfo)
+const decodeIssue = Schema.decodeUnknownSync(Schema.Struct({ path: Schema.String, issue: Schema.String }))
+const decodeNearest = Schema.decodeUnknownSync(Schema.Struct({ nearest: Schema.Array(Schema.String) }))
+const decodeSize = Schema.decodeUnknownSync(Schema.Struct({ size: Schema.Int, limit: Schema.Int }))
+const decodeCapacity = Schema.decodeUnknownSync(Schema.Struct({ capacity: Schema.Int }))
+
+const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): SynapseErrorReason => {
+  if (frame.kind === Envelope.Kind.Fail) return new HandlerFailed({ method, error: payload })
+  // The worker stops what runs when it leaves.
+  if (frame.kind === Envelope.Kind.Interrupted) return new Closed({ delivery: "unknown" })
+  switch (Envelope.decodeMeta(frame.meta).reason) {
+    case undefined:
+      return new PythonException({ method, exception: decodeException(payload) })
+    case "MethodNotFound":
+      return new MethodNotFound({ method, ...decodeNearest(payload) })
+    case "DecodeFailed":
+      return new DecodeFailed({ side: "python", method, ...decodeIssue(payload) })
+    case "EncodeFailed":
+      return new EncodeFailed({ side: "python", method, ...decodeIssue(payload) })
+    case "FrameTooLarge":
+      return new FrameTooLarge({ side: "python", method, ...decodeSize(payload) })
+    case "Overloaded":
+      return new Overloaded({ where: "worker", ...decodeCapacity(payload) })
+    case "Closed":
+      return new Closed({ delivery: "rejected" })
+    default:
+      throw new Error(`unknown reason ${String(Envelope.decodeMeta(frame.meta).reason)}`)
+  }
+}

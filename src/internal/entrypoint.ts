@@ -1,0 +1,38 @@
+/** From the entrypoint that a user names to the module that Python imports, confined to the module's directory. */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import { ModuleNotFound, SynapseError } from "../SynapseError.ts"
+
+const moduleName = /^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$/
+
+const fail = (path: string, detail: string): Effect.Effect<never, SynapseError> =>
+  Effect.fail(new SynapseError({ reason: new ModuleNotFound({ what: "entrypoint", path, detail }) }))
+
+/**
+ * The dotted name of the module: `"main.py"`, `"main"`, `"package/module.py"` and `"package.module"` are understood. The
+ * file has to exist, and to lie in the directory once links are followed.
+ */
+export const resolveEntrypoint = Effect.fnUntraced(function* (
+  directory: string,
+  entrypoint: string
+): Effect.fn.Return<string, SynapseError, FileSystem.FileSystem | Path.Path> {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const name = entrypoint.replace(/\.py$/, "").replaceAll(/[\\/]/g, ".")
+  if (!moduleName.test(name)) {
+    return yield* fail(entrypoint, `name a module of the directory, such as "main" or "package.module"`)
+  }
+  const root = yield* Effect.orElseSucceed(fs.realPath(directory), () => undefined)
+  // A missing directory is the environment's to report.
+  if (root === undefined) return name
+  const base = path.join(root, ...name.split("."))
+  for (const candidate of [`${base}.py`, path.join(base, "__init__.py")]) {
+    const file = yield* Effect.orElseSucceed(fs.realPath(candidate), () => undefined)
+    if (file === undefined) continue
+    return file.startsWith(root + path.sep)
+      ? name
+      : yield* fail(candidate, `it leads to "${file}", outside of the module's directory`)
+  }
+  return yield* fail(`${base}.py`, "it does not exist; create it, or set the option `entrypoint`")
+})

@@ -1,0 +1,105 @@
+/** The way of a worker's output into Effect logs: a bounded queue that no reader waits on, and a fiber that logs. */
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as LogLevel from "effect/LogLevel"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import type * as Envelope from "../Envelope.ts"
+import type { OutputLine } from "../PythonProcess.ts"
+import { renderTraceback } from "../SynapseError.ts"
+
+/** One record of what a worker printed or logged. */
+export interface LogRecord {
+  readonly level: LogLevel.Severity
+  /** The name of the Python logger; `"stdout"` and `"stderr"` for what was printed. */
+  readonly logger: string
+  readonly message: string
+  /** The process id of the worker. */
+  readonly pid: number
+  readonly file: string | undefined
+  readonly line: number | undefined
+  /** The number of the call that the record belongs to, counted per worker. */
+  readonly call: number | undefined
+  /** The traceback of the exception that was logged with it. */
+  readonly exception: string | undefined
+}
+
+export type LogsOption = "effect" | "ignore" | ((record: LogRecord) => Effect.Effect<void>)
+
+export interface Logs {
+  readonly record: (pid: number, log: Envelope.Log) => void
+  readonly line: (pid: number, line: OutputLine) => void
+}
+
+const capacity = 8192
+
+export const make = Effect.fnUntraced(function* (option: LogsOption): Effect.fn.Return<Logs, never, Scope.Scope> {
+  if (option === "ignore") return { record: () => {}, line: () => {} }
+  const queue = yield* Queue.dropping<LogRecord, Cause.Done>(capacity)
+  let dropped = 0
+  const offer = (record: LogRecord): void => {
+    if (!Queue.offerUnsafe(queue, record)) dropped++
+  }
+  const sink = option === "effect" ? toEffectLog : option
+  const fiber = yield* Queue.takeAll(queue).pipe(
+    Effect.flatMap((records) => Effect.forEach(records, sink, { discard: true })),
+    Effect.andThen(
+      Effect.suspend(() => {
+        if (dropped === 0) return Effect.void
+        const count = dropped
+        dropped = 0
+        return Effect.logWarning(`${count} log records of Python were dropped: they came faster than they were logged`)
+      })
+    ),
+    Effect.forever,
+    Effect.ignore,
+    Effect.forkDetach
+  )
+  // The last records are logged before the scope is closed.
+  yield* Effect.addFinalizer(() => Effect.andThen(Queue.end(queue), Fiber.await(fiber)))
+  return {
+    record: (pid, { dropped: lost, exception, file, id, level, line, logger, message }) => {
+      dropped += lost ?? 0
+      offer({
+        level: severity(level),
+        logger,
+        message,
+        pid,
+        file: file ?? undefined,
+        line: line ?? undefined,
+        call: id ?? undefined,
+        exception: exception == null ? undefined : renderTraceback(exception)
+      })
+    },
+    line: (pid, { source, text }) =>
+      offer({
+        level: source === "stdout" ? "Info" : "Warn",
+        logger: source,
+        message: text,
+        pid,
+        file: undefined,
+        line: undefined,
+        call: undefined,
+        exception: undefined
+      })
+  }
+})
+
+const severity = (level: number): LogLevel.Severity =>
+  level >= 50
+    ? "Fatal"
+    : level >= 40
+      ? "Error"
+      : level >= 30
+        ? "Warn"
+        : level >= 20
+          ? "Info"
+          : level >= 10
+            ? "Debug"
+            : "Trace"
+
+const toEffectLog = ({ exception, level, message, ...annotations }: LogRecord): Effect.Effect<void> =>
+  Effect.logWithLevel(level)(exception === undefined ? message : `${message}\n${exception}`).pipe(
+    Effect.annotateLogs(Object.fromEntries(Object.entries(annotations).filter(([, value]) => value !== undefined)))
+  )
