@@ -1,0 +1,585 @@
+"""Builds one virtual environment and publishes it.
+
+Runs on the base interpreter with nothing but the standard library: ``python -I _provision.py SPEC``, where ``SPEC`` is
+a JSON object (see :class:`Spec`). It reports on standard output, one JSON object per line, and always ends with a
+``ready`` or a ``failed`` event, unless it is killed.
+
+The environment is built at its final path, ``envs/<key>-<random>``, because virtual environments cannot be moved. What
+makes it visible is one atomic rename of ``ready/<key>.json``; until then nothing refers to it. The lock only saves
+work: without it, or with it broken, two builders build twice and both end with a good environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, TypedDict
+
+WINDOWS = os.name == "nt"
+SCHEMA = 1
+CODEC = "msgspec>=0.19"
+OWNER_FILE = "synapse-build.json"
+OUTPUT_LINES = 30
+ATTEMPTS = 3
+# Seconds. A directory younger than this is never collected; one whose owner cannot be asked for want of locks is dead
+# after a day.
+YOUNG = 60.0
+DEAD_AFTER = 24 * 3600.0
+
+
+class Spec(TypedDict):
+    """What to build."""
+
+    root: str
+    key: str
+    directory: str
+    requirements: list[str]
+    pyproject: str | None
+    runtime: str
+    uv: str | None
+    offline: bool
+    wheels: str | None
+
+
+class Record(TypedDict):
+    """The content of ``ready/<key>.json``."""
+
+    schema: int
+    key: str
+    root: str
+    name: str
+    codec: bool
+
+
+class BuildError(Exception):
+    """The build failed in a way that the user has to hear about."""
+
+    def __init__(self, command: list[str], exit_code: int | None, output: str) -> None:
+        super().__init__(output)
+        self.command = command
+        self.exit_code = exit_code
+        self.output = output
+
+
+class Vanished(Exception):
+    """The directory of the build was removed while it was being built."""
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Write one event."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+        sys.stdout.flush()
+
+
+def interpreter_of(env: Path) -> Path:
+    """Return the path of an environment's interpreter."""
+    return env / "Scripts" / "python.exe" if WINDOWS else env / "bin" / "python"
+
+
+def site_packages_of(env: Path) -> Path:
+    """Return the path of an environment's ``site-packages``."""
+    if WINDOWS:
+        return env / "Lib" / "site-packages"
+    found = sorted((env / "lib").glob("python*/site-packages"))
+    if not found:
+        raise Vanished(str(env))
+    return found[-1]
+
+
+def usable(spec: Spec) -> Record | None:
+    """Return the published record if it still leads to an environment that can run."""
+    root = Path(spec["root"])
+    try:
+        record: Record = json.loads((root / "ready" / f"{spec['key']}.json").read_text("utf-8"))
+        env = root / "envs" / record["name"]
+        good = record["schema"] == SCHEMA and record["root"] == str(root)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # `exists` follows links: it is false when the base interpreter is gone.
+    return record if good and interpreter_of(env).exists() and (env / OWNER_FILE).exists() else None
+
+
+def publish(spec: Spec, record: Record) -> None:
+    """Make the environment visible, in one step and on disk."""
+    ready = Path(spec["root"]) / "ready"
+    ready.mkdir(exist_ok=True)
+    temporary = ready / f".{spec['key']}.{secrets.token_hex(4)}"
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, ready / f"{spec['key']}.json")
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    if not WINDOWS:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(ready, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Take the lock if it is free. Raises ``OSError`` where the file system has no locks."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Beyond the end: a locked byte cannot be read through another handle.
+            file.seek(1 << 30)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def lock(spec: Spec) -> Iterator[None]:
+    """Hold the lock of a key; go on without it where it cannot be had. Waiting ends early once a record is usable."""
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = Path(spec["root"]) / "locks"
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(directory / f"{spec['key']}.lock", "a+b"))
+            told = 0.0
+            while not try_lock(file):
+                if usable(spec) is not None:
+                    break
+                if time.monotonic() - told > 30 or told == 0.0:
+                    told = time.monotonic()
+                    emit("waiting")
+                time.sleep(0.05)
+        except OSError:
+            pass
+        yield
+
+
+def is_abandoned(env: Path) -> bool:
+    """Whether nobody is building this environment any more: its builder holds a lock on the owner file."""
+    try:
+        # Between the creation of a directory and the lock of its owner.
+        if time.time() - env.stat().st_mtime < YOUNG:
+            return False
+        with open(env / OWNER_FILE, "a+b") as owner:
+            return try_lock(owner)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return time.time() - env.stat().st_mtime > DEAD_AFTER
+        return False
+
+
+def collect(spec: Spec) -> None:
+    """Remove what crashed builds left behind."""
+    root = Path(spec["root"])
+    with contextlib.suppress(OSError):
+        # First who is dead, then what is published: a builder that died in between has published before it died.
+        dead = [env for env in (root / "envs").iterdir() if is_abandoned(env)]
+        kept = set()
+        for pointer in (root / "ready").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                kept.add(json.loads(pointer.read_text("utf-8"))["name"])
+        for env in dead:
+            if env.name not in kept:
+                emit("collected", name=env.name)
+                shutil.rmtree(env, ignore_errors=True)
+
+
+def run(command: list[str], spec: Spec, on_line: Any = None) -> None:
+    """Run a command to its end; raise :class:`BuildError` with its last output when it fails."""
+    environment = {
+        **os.environ,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_PROGRESS": "1",
+        "NO_COLOR": "1",
+    }
+    # An activated environment must not decide where uv or pip install.
+    for name in (
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_USER",
+    ):
+        environment.pop(name, None)
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=spec["directory"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise BuildError(command, None, str(error)) from error
+    tail: list[str] = []
+    assert process.stdout is not None
+    try:
+        for raw in process.stdout:
+            line = raw.rstrip()
+            if on_line is not None and on_line(line):
+                continue
+            tail.append(line)
+            del tail[:-OUTPUT_LINES]
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if code != 0:
+        raise BuildError(command, code, "\n".join(tail))
+
+
+PACKAGE_EVENTS = (
+    ("collect", re.compile(r"^Collecting ([A-Za-z0-9][\w.-]*)")),
+    ("download", re.compile(r"^\s*Downloading (\S+(?: \([^)]*\))?)")),
+    ("download", re.compile(r"^\s*Using cached (\S+(?: \([^)]*\))?)")),
+    ("build", re.compile(r"^\s*Building wheel for (\S+)")),
+    ("install", re.compile(r"^Installing collected packages: (.+)")),
+    ("install", re.compile(r"^ \+ (\S+)")),
+)
+BYTES = re.compile(r"^Progress (\d+) of (\d+)$")
+REPORT_EVERY = 0.1
+
+
+def reporter() -> Any:
+    """Return a function that turns pip's and uv's lines into events; it says whether the line is only progress."""
+    last = 0.0
+
+    def on_line(line: str) -> bool:
+        nonlocal last
+        progress = BYTES.match(line)
+        if progress is not None:
+            done, total = int(progress[1]), int(progress[2])
+            if done >= total or time.monotonic() - last > REPORT_EVERY:
+                last = time.monotonic()
+                emit("bytes", done=done, total=total)
+            return True
+        for kind, pattern in PACKAGE_EVENTS:
+            match = pattern.match(line)
+            if match is not None:
+                emit("package", kind=kind, name=match[1])
+                break
+        return False
+
+    return on_line
+
+
+def pip_version() -> tuple[int, ...] | None:
+    """Return the version of the base interpreter's pip."""
+    if importlib.util.find_spec("pip") is None:
+        return None
+    try:
+        parts = re.findall(r"\d+", importlib.metadata.version("pip"))[:2]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return tuple(int(part) for part in parts)
+
+
+def create(spec: Spec, env: Path) -> list[str]:
+    """Make an empty environment; return the command that installs into it."""
+    python = str(interpreter_of(env))
+    if spec["uv"] is not None:
+        # `--allow-existing`: the directory holds the owner file already.
+        make = [
+            spec["uv"],
+            "venv",
+            "--no-project",
+            "--allow-existing",
+            "--python",
+            sys.executable,
+            str(env),
+        ]
+        run(make, spec)
+        return [spec["uv"], "pip", "install", "--python", python]
+    options = ["install", "--no-input", "--disable-pip-version-check", "--no-color"]
+    version = pip_version()
+    # `pip --python` came with 22.3, `--progress-bar raw` with 24.1.
+    if version is not None and version >= (22, 3):
+        run([sys.executable, "-I", "-m", "venv", "--without-pip", str(env)], spec)
+        bar = "raw" if version >= (24, 1) else "off"
+        return [
+            sys.executable,
+            "-I",
+            "-m",
+            "pip",
+            "--python",
+            python,
+            *options,
+            "--progress-bar",
+            bar,
+        ]
+    run([sys.executable, "-I", "-m", "venv", str(env)], spec)
+    return [python, "-I", "-m", "pip", *options, "--progress-bar", "off"]
+
+
+def read_dependencies(pyproject: str) -> list[str]:
+    """Read the dependencies of a ``pyproject.toml``. Python 3.10 has no TOML reader of its own: pip's takes its place."""
+    loads: Any
+    try:
+        from tomllib import loads
+    except ImportError:
+        try:
+            from pip._vendor.tomli import loads  # type: ignore[no-redef, unused-ignore]
+        except ImportError as error:
+            why = f"{pyproject} cannot be read: Python {sys.version.split()[0]} has no TOML reader and no pip"
+            raise BuildError(["read", pyproject], None, why) from error
+    try:
+        project = loads(Path(pyproject).read_text("utf-8")).get("project", {})
+        dependencies = project.get("dependencies", [])
+    except (OSError, ValueError, AttributeError) as error:
+        raise BuildError(
+            ["read", pyproject], None, f"{pyproject} cannot be read: {error}"
+        ) from error
+    if "dependencies" in project.get("dynamic", []):
+        emit(
+            "warning",
+            message=f"{pyproject} leaves its dependencies to its build backend (dynamic): nothing was installed for "
+            "it. List them under [project] dependencies or in requirements.txt",
+        )
+    return [str(dependency) for dependency in dependencies]
+
+
+def install(spec: Spec, env: Path, installer: list[str], arguments: list[str]) -> None:
+    """Install packages into the environment."""
+    if spec["offline"]:
+        installer = [*installer, "--no-index"]
+    if spec["wheels"] is not None:
+        installer = [*installer, "--find-links", spec["wheels"]]
+    run([*installer, *arguments], spec, reporter())
+
+
+def install_requirements(spec: Spec, env: Path, installer: list[str]) -> None:
+    """Install what the module asks for."""
+    arguments = [part for file in spec["requirements"] for part in ("-r", file)]
+    if spec["pyproject"] is not None:
+        dependencies = read_dependencies(spec["pyproject"])
+        if dependencies:
+            # A file and not arguments: a dependency may hold a credential, and arguments are visible to everyone.
+            listed = env / "synapse-dependencies.txt"
+            listed.write_text("\n".join(dependencies) + "\n", "utf-8")
+            arguments += ["-r", str(listed)]
+    if arguments:
+        emit("step", step="install")
+        install(spec, env, installer, arguments)
+
+
+def install_codec(spec: Spec, env: Path, installer: list[str]) -> bool:
+    """Install the runtime's codec. The runtime works without it, only slower: a failure is a warning."""
+    if not (site_packages_of(env) / "msgspec").is_dir():
+        if spec["offline"] and spec["wheels"] is None:
+            emit(
+                "warning",
+                message="msgspec is not installed (offline): the runtime uses its slower codec",
+            )
+            return False
+        emit("step", step="codec")
+        try:
+            install(spec, env, installer, [CODEC])
+        except BuildError as error:
+            last = next((line for line in reversed(error.output.splitlines()) if line.strip()), "")
+            emit(
+                "warning",
+                message=f"msgspec cannot be installed, the runtime uses its slower codec: {last.strip()}",
+            )
+            return False
+    try:
+        run([str(interpreter_of(env)), "-I", "-c", "import msgspec"], spec)
+    except BuildError as error:
+        emit(
+            "warning",
+            message=f"msgspec does not import, the runtime uses its slower codec: {error.output[-300:]}",
+        )
+        return False
+    return True
+
+
+def copy_runtime(spec: Spec, env: Path) -> None:
+    """Put a copy of the runtime where editors find it. A package of the user's with that name comes first."""
+    target = site_packages_of(env) / "synapse"
+    if target.exists():
+        emit(
+            "warning",
+            message="a requirement installs its own package `synapse`: editors will see that one",
+        )
+        return
+    shutil.copytree(spec["runtime"], target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+
+
+def verify(spec: Spec, env: Path, token: str) -> None:
+    """Check that every installed file is there and that the interpreter starts as the environment's own."""
+    check = (
+        "import sys; sys.exit(0 if sys.prefix != sys.base_prefix else 'not a virtual environment')"
+    )
+    if not check_intact(env, token):
+        raise Vanished(str(env))
+    run([str(interpreter_of(env)), "-I", "-c", check], spec)
+
+
+def check_intact(env: Path, token: str) -> bool:
+    """Whether nothing of the environment was removed since it was built."""
+    try:
+        if json.loads((env / OWNER_FILE).read_text("utf-8"))["token"] != token:
+            return False
+        packages = site_packages_of(env)
+        for record in packages.glob("*.dist-info/RECORD"):
+            with open(record, encoding="utf-8", newline="") as file:
+                for row in csv.reader(file):
+                    # Byte code is written later or never.
+                    if (
+                        row
+                        and not row[0].endswith(".pyc")
+                        and not os.path.lexists(packages / row[0])
+                    ):
+                        return False
+    except (OSError, ValueError, KeyError, Vanished):
+        return False
+    return interpreter_of(env).exists()
+
+
+@contextlib.contextmanager
+def owned(env: Path, token: str) -> Iterator[None]:
+    """Make the directory and hold it as its builder."""
+    env.parent.mkdir(parents=True, exist_ok=True)
+    env.mkdir()
+    with open(env / OWNER_FILE, "xb") as owner:
+        with contextlib.suppress(OSError):
+            try_lock(owner)
+        owner.seek(0)
+        owner.write(json.dumps({"pid": os.getpid(), "token": token}).encode())
+        owner.flush()
+        yield
+
+
+def build(spec: Spec) -> Record:
+    """Build in a directory of its own and publish."""
+    root = Path(spec["root"])
+    token = secrets.token_hex(4)
+    env = root / "envs" / f"{spec['key']}-{token}"
+    started = created = False
+    try:
+        with owned(env, token):
+            started = True
+            emit("step", step="create")
+            installer = create(spec, env)
+            created = True
+            install_requirements(spec, env, installer)
+            codec = install_codec(spec, env, installer)
+            copy_runtime(spec, env)
+            emit("step", step="verify")
+            verify(spec, env, token)
+            record = Record(
+                schema=SCHEMA, key=spec["key"], root=str(root), name=env.name, codec=codec
+            )
+            publish(spec, record)
+            # A cache that is being removed at this moment may have taken files after they were verified.
+            if not check_intact(env, token):
+                with contextlib.suppress(OSError):
+                    (root / "ready" / f"{spec['key']}.json").unlink()
+                raise Vanished(str(env))
+            return record
+    except (BuildError, OSError) as error:
+        # What is removed while it is built fails in many ways; a removal in progress gets a moment to show itself.
+        time.sleep(0.2 if started else 0)
+        gone = started and not (
+            check_intact(env, token) if created else (env / OWNER_FILE).exists()
+        )
+        shutil.rmtree(env, ignore_errors=True)
+        if gone and getattr(error, "errno", None) != errno.ENOSPC:
+            raise Vanished(str(env)) from error
+        raise
+    except BaseException:
+        shutil.rmtree(env, ignore_errors=True)
+        raise
+
+
+def provision(spec: Spec) -> None:
+    """Build the environment of a key unless it is there, and say where it is."""
+    for _ in range(ATTEMPTS):
+        with lock(spec):
+            record = usable(spec)
+            if record is not None:
+                emit("ready", name=record["name"], codec=record["codec"], built=False)
+                return
+            collect(spec)
+            try:
+                record = build(spec)
+            except Vanished:
+                emit(
+                    "warning",
+                    message="the cache directory was removed while it was in use: building again",
+                )
+                continue
+            emit("ready", name=record["name"], codec=record["codec"], built=True)
+            return
+    raise BuildError(
+        ["build", spec["root"]],
+        None,
+        "the cache directory was removed again and again during the build",
+    )
+
+
+def end_with_parent() -> None:
+    """End this process and what it started when standard input ends: nobody waits for the result any more."""
+    with contextlib.suppress(OSError, ValueError):
+        while sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined, unused-ignore]
+            pass
+    if not WINDOWS and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(75)
+
+
+def on_terminate(number: int, _frame: FrameType | None) -> None:
+    """Leave by an exception, so that the unfinished environment is removed."""
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    """Read the specification, build, report."""
+    spec: Spec = json.loads(sys.argv[1])
+    signal.signal(signal.SIGTERM, on_terminate)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        provision(spec)
+    except BuildError as error:
+        emit("failed", command=error.command, exitCode=error.exit_code, output=error.output)
+        return 1
+    except OSError as error:
+        emit("failed", command=["build", spec["root"]], exitCode=None, output=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
