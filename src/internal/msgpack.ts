@@ -51,7 +51,7 @@ export class CodecError extends Error {
 
   /** Where in the value, as `$.items[3].name`. */
   get path(): string {
-    return `$${this.#keys.map(segment).reverse().join("")}`
+    return formatPath(this.#keys.toReversed())
   }
 
   override get message(): string {
@@ -74,6 +74,9 @@ export class CodecError extends Error {
     this.issue = "the value contains itself: pass a copy without the cycle"
   }
 }
+
+/** Outermost key first, as `$.items[3].name`. */
+export const formatPath = (keys: ReadonlyArray<unknown>): string => `$${keys.map(segment).join("")}`
 
 const segment = (key: unknown): string =>
   typeof key === "string"
