@@ -29,6 +29,7 @@ import {
   environmentInterpreter,
   explicitInterpreter,
   type Facts,
+  makeSearch,
   type Search,
   searchInterpreter,
   type Wanted,
@@ -151,7 +152,7 @@ export const make: (
     const cacheDirectory = yield* realCacheDirectory(settings.cacheDirectory)
     const link = yield* readLink(directory, cacheDirectory)
     const wanted = wantedFrom(options.python, yield* Host)
-    const search: Search = { directory, cacheDirectory }
+    const search = yield* makeSearch(directory, cacheDirectory)
     const mode = settings.mode ?? "venv"
     const found = yield* findInterpreter(mode, link, wanted, search)
     if (mode === "system") return systemEnvironment(directory, found.facts)

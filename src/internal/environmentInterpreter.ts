@@ -131,7 +131,16 @@ export interface Search {
   /** The module's directory: shims and uv look for the version that is pinned there. */
   readonly directory: string
   readonly cacheDirectory: string
+  /** The state of everything that decides which interpreter a shim (pyenv, asdf, mise, uv) leads to. */
+  readonly shims: Effect.Effect<string>
 }
+
+/** @internal */
+export const makeSearch = Effect.fnUntraced(function* (directory: string, cacheDirectory: string) {
+  const context = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
+  const shims = yield* Effect.cached(Effect.provideContext(shimContext(directory), context))
+  return { directory, cacheDirectory, shims } satisfies Search as Search
+})
 
 const outputLimit = 64 * 1024
 
@@ -203,7 +212,6 @@ const runProbe = (file: string, cwd: string): Effect.Effect<Probed, never, Child
     Effect.catch((refused) => Effect.succeed<Probed>(Result.fail({ refused, lasting: false })))
   )
 
-/** The state of everything that decides which interpreter a shim (pyenv, asdf, mise, uv) leads to. */
 const shimContext = Effect.fnUntraced(function* (directory: string) {
   const host = yield* Host
   const path = yield* Path.Path
@@ -291,7 +299,7 @@ const probe = Effect.fnUntraced(function* (file: string, search: Search, fresh: 
     known.real === state.real &&
     known.size === state.size &&
     known.mtime === state.mtime &&
-    (known.context === "" || known.context === (yield* shimContext(search.directory)))
+    (known.context === "" || known.context === (yield* search.shims))
   ) {
     const facts = known.facts
     // A shim's interpreter may change or go while the shim stays.
@@ -310,14 +318,14 @@ const probeAndRemember = Effect.fnUntraced(function* (file: string, state: FileS
   const base = { real: state.real, size: state.size, mtime: state.mtime }
   if (Result.isFailure(probed)) {
     if (probed.failure.lasting) {
-      const context = yield* shimContext(search.directory)
+      const context = yield* search.shims
       yield* remember(memory, encodeRemembered({ ...base, context, refused: probed.failure.refused }))
     }
     return Result.fail(probed.failure.refused)
   }
   const facts = probed.success
   const real = yield* fs.realPath(facts.executable).pipe(Effect.orElseSucceed(() => facts.executable))
-  const context = real === state.real ? "" : yield* shimContext(search.directory)
+  const context = real === state.real ? "" : yield* search.shims
   yield* remember(memory, encodeRemembered({ ...base, context, facts }))
   return Result.succeed(facts)
 })
@@ -471,7 +479,7 @@ const mayHold = (version: string, wanted: Wanted): boolean =>
 const ask = Effect.fnUntraced(function* (command: string, args: ReadonlyArray<string>, search: Search) {
   const fs = yield* FileSystem.FileSystem
   const stamp = yield* stampOf(command)
-  const context = [command, ...args, yield* shimContext(search.directory), stamp?.size, stamp?.mtime].join("\n")
+  const context = [command, ...args, yield* search.shims, stamp?.size, stamp?.mtime].join("\n")
   const memory = yield* memoryOf(search, context)
   const known = yield* fs.readFileString(memory).pipe(Effect.orElseSucceed(() => ""))
   if (known !== "" && (yield* stampOf(known)) !== undefined) return known

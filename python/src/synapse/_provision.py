@@ -1,12 +1,13 @@
 """Builds one virtual environment and publishes it.
 
-Runs on the base interpreter with nothing but the standard library: ``python -I _provision.py SPEC``, where ``SPEC`` is
-a JSON object (see :class:`Spec`). It reports on standard output, one JSON object per line, and always ends with a
-``ready`` or a ``failed`` event, unless it is killed.
+Runs on the base interpreter with nothing but the standard library: ``python -I _provision.py
+SPEC``, where ``SPEC`` is a JSON object (see :class:`Spec`). It reports on standard output, one JSON
+object per line, and always ends with a ``ready`` or a ``failed`` event, unless it is killed.
 
-The environment is built at its final path, ``envs/<key>-<random>``, because virtual environments cannot be moved. What
-makes it visible is one atomic rename of ``ready/<key>.json``; until then nothing refers to it. The lock only saves
-work: without it, or with it broken, two builders build twice and both end with a good environment.
+The environment is built at its final path, ``envs/<key>-<random>``, because virtual environments
+cannot be moved. What makes it visible is one atomic rename of ``ready/<key>.json``; until then
+nothing refers to it. The lock only saves work: without it, or with it broken, two builders build
+twice and both end with a good environment.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -34,11 +36,12 @@ from typing import Any, BinaryIO, TypedDict
 WINDOWS = os.name == "nt"
 SCHEMA = 1
 CODEC = "msgspec>=0.19"
+SLOWER = "the runtime uses its slower codec"
 OWNER_FILE = "synapse-build.json"
 OUTPUT_LINES = 30
 ATTEMPTS = 3
-# Seconds. A directory younger than this is never collected; one whose owner cannot be asked for want of locks is dead
-# after a day.
+# Seconds. A directory younger than YOUNG is never collected; one whose owner cannot be asked, for
+# want of locks, is dead after a day.
 YOUNG = 60.0
 DEAD_AFTER = 24 * 3600.0
 
@@ -86,6 +89,11 @@ def emit(event: str, **fields: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
         sys.stdout.flush()
+
+
+def warn(message: str) -> None:
+    """Tell the user of something that does not stop the build."""
+    emit("warning", message=message)
 
 
 def interpreter_of(env: Path) -> Path:
@@ -161,7 +169,10 @@ def try_lock(file: BinaryIO) -> bool:
 
 @contextlib.contextmanager
 def lock(spec: Spec) -> Iterator[None]:
-    """Hold the lock of a key; go on without it where it cannot be had. Waiting ends early once a record is usable."""
+    """Hold the lock of a key, or go on without it where it cannot be had.
+
+    Waiting ends early once the record of the key is usable.
+    """
     with contextlib.ExitStack() as stack:
         try:
             directory = Path(spec["root"]) / "locks"
@@ -181,7 +192,7 @@ def lock(spec: Spec) -> Iterator[None]:
 
 
 def is_abandoned(env: Path) -> bool:
-    """Whether nobody is building this environment any more: its builder holds a lock on the owner file."""
+    """Whether nobody builds this environment: its builder would hold a lock on a file of it."""
     try:
         # Between the creation of a directory and the lock of its owner.
         if time.time() - env.stat().st_mtime < YOUNG:
@@ -198,7 +209,7 @@ def collect(spec: Spec) -> None:
     """Remove what crashed builds left behind."""
     root = Path(spec["root"])
     with contextlib.suppress(OSError):
-        # First who is dead, then what is published: a builder that died in between has published before it died.
+        # First who is dead, then what is published: whoever died in between has published before.
         dead = [env for env in (root / "envs").iterdir() if is_abandoned(env)]
         kept = set()
         for pointer in (root / "ready").glob("*.json"):
@@ -210,25 +221,19 @@ def collect(spec: Spec) -> None:
                 shutil.rmtree(env, ignore_errors=True)
 
 
+# Whatever else the user configured for pip and uv holds; where they install is decided here.
+MISLEADING = re.compile(
+    r"VIRTUAL_ENV|CONDA_PREFIX|PYTHON(HOME|PATH)|"
+    r"PIP_(TARGET|PREFIX|ROOT|USER|PYTHON|REQUIRE_VIRTUALENV)|UV_(PYTHON|SYSTEM_PYTHON|TARGET|PREFIX)"
+)
+
+
 def run(command: list[str], spec: Spec, on_line: Any = None) -> None:
     """Run a command to its end; raise :class:`BuildError` with its last output when it fails."""
     environment = {
-        **os.environ,
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_NO_PROGRESS": "1",
-        "NO_COLOR": "1",
+        name: value for name, value in os.environ.items() if not MISLEADING.fullmatch(name)
     }
-    # An activated environment must not decide where uv or pip install.
-    for name in (
-        "VIRTUAL_ENV",
-        "CONDA_PREFIX",
-        "PYTHONHOME",
-        "PYTHONPATH",
-        "PIP_TARGET",
-        "PIP_PREFIX",
-        "PIP_USER",
-    ):
-        environment.pop(name, None)
+    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     try:
         process = subprocess.Popen(
             command,
@@ -274,7 +279,10 @@ REPORT_EVERY = 0.1
 
 
 def reporter() -> Any:
-    """Return a function that turns pip's and uv's lines into events; it says whether the line is only progress."""
+    """Return a function that turns pip's and uv's lines into events.
+
+    It says whether a line is only progress, and so no output that explains a failure.
+    """
     last = 0.0
 
     def on_line(line: str) -> bool:
@@ -323,7 +331,7 @@ def create(spec: Spec, env: Path) -> list[str]:
         ]
         run(make, spec)
         return [spec["uv"], "pip", "install", "--python", python]
-    options = ["install", "--no-input", "--disable-pip-version-check", "--no-color"]
+    options = ["install", "--no-user", "--no-input", "--disable-pip-version-check", "--no-color"]
     version = pip_version()
     # `pip --python` came with 22.3, `--progress-bar raw` with 24.1.
     if version is not None and version >= (22, 3):
@@ -345,33 +353,31 @@ def create(spec: Spec, env: Path) -> list[str]:
 
 
 def read_dependencies(pyproject: str) -> list[str]:
-    """Read the dependencies of a ``pyproject.toml``. Python 3.10 has no TOML reader of its own: pip's takes its place."""
-    loads: Any
+    """Read the dependencies of a ``pyproject.toml``.
+
+    Python 3.10 has no TOML reader of its own: pip's takes its place.
+    """
+    toml: Any = None
+    for name in ("tomllib", "pip._vendor.tomli"):
+        with contextlib.suppress(ImportError):
+            toml = importlib.import_module(name)
+            break
     try:
-        from tomllib import loads
-    except ImportError:
-        try:
-            from pip._vendor.tomli import loads  # type: ignore[no-redef, unused-ignore]
-        except ImportError as error:
-            why = f"{pyproject} cannot be read: Python {sys.version.split()[0]} has no TOML reader and no pip"
-            raise BuildError(["read", pyproject], None, why) from error
-    try:
-        project = loads(Path(pyproject).read_text("utf-8")).get("project", {})
-        dependencies = project.get("dependencies", [])
-    except (OSError, ValueError, AttributeError) as error:
-        raise BuildError(
-            ["read", pyproject], None, f"{pyproject} cannot be read: {error}"
-        ) from error
+        if toml is None:
+            raise ValueError("this Python has no TOML reader and no pip")
+        project = toml.loads(Path(pyproject).read_text("utf-8")).get("project", {})
+        dependencies = [str(dependency) for dependency in project.get("dependencies", [])]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BuildError(["read", pyproject], None, f"{pyproject}: {error}") from error
     if "dependencies" in project.get("dynamic", []):
-        emit(
-            "warning",
-            message=f"{pyproject} leaves its dependencies to its build backend (dynamic): nothing was installed for "
-            "it. List them under [project] dependencies or in requirements.txt",
+        warn(
+            f"{pyproject} leaves its dependencies to its build backend (dynamic): nothing was "
+            "installed for it. List them under [project] dependencies or in requirements.txt"
         )
-    return [str(dependency) for dependency in dependencies]
+    return dependencies
 
 
-def install(spec: Spec, env: Path, installer: list[str], arguments: list[str]) -> None:
+def install(spec: Spec, installer: list[str], arguments: list[str]) -> None:
     """Install packages into the environment."""
     if spec["offline"]:
         installer = [*installer, "--no-index"]
@@ -386,64 +392,51 @@ def install_requirements(spec: Spec, env: Path, installer: list[str]) -> None:
     if spec["pyproject"] is not None:
         dependencies = read_dependencies(spec["pyproject"])
         if dependencies:
-            # A file and not arguments: a dependency may hold a credential, and arguments are visible to everyone.
+            # A file and not arguments: a dependency may hold a credential, and everyone can see
+            # the arguments of a process.
             listed = env / "synapse-dependencies.txt"
             listed.write_text("\n".join(dependencies) + "\n", "utf-8")
             arguments += ["-r", str(listed)]
     if arguments:
         emit("step", step="install")
-        install(spec, env, installer, arguments)
+        install(spec, installer, arguments)
 
 
 def install_codec(spec: Spec, env: Path, installer: list[str]) -> bool:
-    """Install the runtime's codec. The runtime works without it, only slower: a failure is a warning."""
+    """Install the runtime's codec. Without it the runtime is slower: a failure is a warning."""
     if not (site_packages_of(env) / "msgspec").is_dir():
         if spec["offline"] and spec["wheels"] is None:
-            emit(
-                "warning",
-                message="msgspec is not installed (offline): the runtime uses its slower codec",
-            )
+            warn(f"msgspec is not installed (offline): {SLOWER}")
             return False
         emit("step", step="codec")
         try:
-            install(spec, env, installer, [CODEC])
+            install(spec, installer, [CODEC])
         except BuildError as error:
-            last = next((line for line in reversed(error.output.splitlines()) if line.strip()), "")
-            emit(
-                "warning",
-                message=f"msgspec cannot be installed, the runtime uses its slower codec: {last.strip()}",
-            )
+            lines = [line.strip() for line in error.output.splitlines() if line.strip()]
+            warn(f"msgspec cannot be installed, {SLOWER}: {lines[-1] if lines else ''}")
             return False
     try:
         run([str(interpreter_of(env)), "-I", "-c", "import msgspec"], spec)
     except BuildError as error:
-        emit(
-            "warning",
-            message=f"msgspec does not import, the runtime uses its slower codec: {error.output[-300:]}",
-        )
+        warn(f"msgspec does not import, {SLOWER}: {error.output[-300:]}")
         return False
     return True
 
 
 def copy_runtime(spec: Spec, env: Path) -> None:
-    """Put a copy of the runtime where editors find it. A package of the user's with that name comes first."""
+    """Put a copy of the runtime where editors find it. A package of that name comes first."""
     target = site_packages_of(env) / "synapse"
     if target.exists():
-        emit(
-            "warning",
-            message="a requirement installs its own package `synapse`: editors will see that one",
-        )
+        warn("a requirement installs a package `synapse`: editors will see that one")
         return
     shutil.copytree(spec["runtime"], target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
 
 
 def verify(spec: Spec, env: Path, token: str) -> None:
-    """Check that every installed file is there and that the interpreter starts as the environment's own."""
-    check = (
-        "import sys; sys.exit(0 if sys.prefix != sys.base_prefix else 'not a virtual environment')"
-    )
+    """Check that every installed file is there and that the interpreter starts in its prefix."""
     if not check_intact(env, token):
         raise Vanished(str(env))
+    check = "import sys; assert sys.prefix != sys.base_prefix, 'not a virtual environment'"
     run([str(interpreter_of(env)), "-I", "-c", check], spec)
 
 
@@ -503,14 +496,14 @@ def build(spec: Spec) -> Record:
                 schema=SCHEMA, key=spec["key"], root=str(root), name=env.name, codec=codec
             )
             publish(spec, record)
-            # A cache that is being removed at this moment may have taken files after they were verified.
+            # A cache that is being removed right now may have lost files after they were verified.
             if not check_intact(env, token):
                 with contextlib.suppress(OSError):
                     (root / "ready" / f"{spec['key']}.json").unlink()
                 raise Vanished(str(env))
             return record
     except (BuildError, OSError) as error:
-        # What is removed while it is built fails in many ways; a removal in progress gets a moment to show itself.
+        # What is removed while it is built fails in many ways, and a removal takes its time.
         time.sleep(0.2 if started else 0)
         gone = started and not (
             check_intact(env, token) if created else (env / OWNER_FILE).exists()
@@ -536,26 +529,26 @@ def provision(spec: Spec) -> None:
             try:
                 record = build(spec)
             except Vanished:
-                emit(
-                    "warning",
-                    message="the cache directory was removed while it was in use: building again",
-                )
+                warn("the cache was removed while it was in use: building again")
                 continue
             emit("ready", name=record["name"], codec=record["codec"], built=True)
             return
     raise BuildError(
         ["build", spec["root"]],
         None,
-        "the cache directory was removed again and again during the build",
+        "the cache is removed again and again while it is in use",
     )
 
 
 def end_with_parent() -> None:
-    """End this process and what it started when standard input ends: nobody waits for the result any more."""
-    with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined, unused-ignore]
+    """End this process and what it started when nobody waits for the result any more.
+
+    Standard input is a pipe that nobody writes to: it ends with the process at its other end.
+    """
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
             pass
-    if not WINDOWS and os.getpgrp() == os.getpid():
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(75)
 
