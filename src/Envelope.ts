@@ -8,7 +8,9 @@
  */
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import { CodecError, Decoder, Encoder } from "./internal/msgpack.ts"
+import { CodecError } from "./internal/msgpack.ts"
+import { Decoder } from "./internal/msgpackDecoder.ts"
+import { Encoder } from "./internal/msgpackEncoder.ts"
 import { ExceptionInfo } from "./SynapseError.ts"
 
 /**
@@ -166,7 +168,7 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
   const encoder = new Encoder()
   const metas = new Map<string, Uint8Array>()
 
-  const append = (kind: number, id: number, meta: object | undefined, payload: unknown): void => {
+  const append = (kind: number, id: number, meta: object | undefined, payload: unknown): number => {
     encoder.begin(maxFrameSize + lengthSize)
     try {
       encoder.room(headerSize)
@@ -181,6 +183,7 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
       const size = encoder.frameSize - lengthSize
       if (size > maxFrameSize) throw new FrameTooLarge(size, maxFrameSize)
       writeHeader(size, kind, metaSize, id)
+      return metaSize
     } catch (error) {
       encoder.rollback()
       throw error
@@ -196,15 +199,14 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
   }
 
   /** Most requests say their method and nothing else. */
-  const methodMeta = (method: string): Uint8Array => {
-    let bytes = metas.get(method)
-    if (bytes === undefined) {
-      bytes = encodeValue({ method })
-      const [oldest] = metas.keys()
-      if (oldest !== undefined && metas.size >= maxCachedMetas) metas.delete(oldest)
-      metas.set(method, bytes)
-    }
-    return bytes
+  const requestByMethod = (id: number, method: string, payload: unknown): void => {
+    const known = metas.get(method)
+    const metaSize = append(Kind.Request, id, known ?? { method }, payload)
+    if (known !== undefined) return
+    const at = encoder.frameStart + headerSize
+    const [oldest] = metas.keys()
+    if (oldest !== undefined && metas.size >= maxCachedMetas) metas.delete(oldest)
+    metas.set(method, new Uint8Array(encoder.buffer.subarray(at, at + metaSize)))
   }
 
   return {
@@ -212,22 +214,17 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
       return encoder.size
     },
     request: (id, meta, payload) => {
-      const methodOnly =
-        meta.deadline === undefined &&
-        meta.trace === undefined &&
-        meta.headers === undefined &&
-        meta.stream === undefined
-      append(Kind.Request, id, methodOnly ? methodMeta(meta.method) : meta, payload === undefined ? null : payload)
+      const value = payload === undefined ? null : payload
+      const { deadline, headers, method, stream, trace } = meta
+      const methodOnly = deadline === undefined && trace === undefined && headers === undefined && stream === undefined
+      if (methodOnly) requestByMethod(id, method, value)
+      else append(Kind.Request, id, meta, value)
     },
-    frame: (kind, id, payload, meta) => append(kind, id, meta, payload),
+    frame: (kind, id, payload, meta) => {
+      append(kind, id, meta, payload)
+    },
     take: () => encoder.take()
   }
-}
-
-const encodeValue = (value: unknown): Uint8Array => {
-  const encoder = new Encoder()
-  encoder.encode(value)
-  return new Uint8Array(encoder.take())
 }
 
 /**

@@ -11,6 +11,8 @@
  * @since 0.1.0
  */
 import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaTransformation from "effect/SchemaTransformation"
 
 const TypeId = "~effect-synapse/NdArray"
 
@@ -218,3 +220,175 @@ export const toNested = (self: NdArray): unknown => {
   }
   return level(0)
 }
+
+// What the wire carries as it is: the derivation of a codec finds no link to follow.
+const native = { toCodecJson: (): undefined => undefined }
+
+/**
+ * What {@link schema} asks of an array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SchemaOptions<D extends DType = DType> {
+  /** The element type; any when absent. */
+  readonly dtype?: D | undefined
+  /** The number of dimensions; any when absent. */
+  readonly ndim?: number | undefined
+  /** The length of each dimension, `null` where it may be any. */
+  readonly shape?: ReadonlyArray<number | null> | undefined
+}
+
+const fits = (array: NdArray, { dtype, ndim, shape }: SchemaOptions): boolean =>
+  (dtype === undefined || array.dtype === dtype) &&
+  (ndim === undefined || array.shape.length === ndim) &&
+  (shape === undefined ||
+    (array.shape.length === shape.length && shape.every((n, i) => n === null || n === array.shape[i])))
+
+const expected = ({ dtype, ndim, shape }: SchemaOptions): string =>
+  `an array of ${dtype ?? "any element type"}` +
+  (shape !== undefined
+    ? ` with shape [${shape.map((n) => n ?? "any").join(", ")}]`
+    : ndim !== undefined
+      ? ` with ${ndim} dimension${ndim === 1 ? "" : "s"}`
+      : "")
+
+const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || isTypedArray(u), {
+  expected: "an array (numpy.ndarray or array.array)",
+  ...native
+})
+
+/**
+ * The schema of an n-dimensional array, of any element type and shape or of those given.
+ *
+ * **Details**
+ *
+ * It decodes one-dimensional arrays too, which is where it differs from {@link Float64Array} and its siblings: the result
+ * is an {@link NdArray} always.
+ *
+ * **Example** (A handler that returns an image)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { NdArray, SchemaMsgpack } from "effect-synapse"
+ *
+ * const Image = NdArray.schema({ dtype: "uint8", shape: [null, null, 3] })
+ * const pixels = NdArray.make(new Uint8Array(2 * 2 * 3), [2, 2, 3])
+ *
+ * const decoded = Schema.decodeUnknownSync(SchemaMsgpack.toCodecMsgpack(Image))(pixels)
+ *
+ * console.log(decoded.shape) // [ 2, 2, 3 ]
+ * ```
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const schema = <D extends DType = DType>(options: SchemaOptions<D> = {}): Schema.declare<NdArray<D>> =>
+  Schema.declare((u): u is NdArray<D> => isNdArray(u) && fits(u, options), {
+    expected: expected(options),
+    toCodecJson: () =>
+      Schema.link<NdArray>()(
+        Wire,
+        SchemaTransformation.transform({
+          decode: (wire: NdArray | TypedArray): NdArray => (isNdArray(wire) ? wire : fromTypedArray(wire)),
+          encode: (array: NdArray): NdArray | TypedArray => array
+        })
+      )
+  })
+
+const typedArray = <A extends TypedArray>(name: A[typeof Symbol.toStringTag]): Schema.declare<A> =>
+  Schema.declare((u): u is A => isTypedArray(u) && u[Symbol.toStringTag] === name, {
+    expected: `a ${name} (a one-dimensional array of ${dtypes[name]})`,
+    ...native
+  })
+
+/**
+ * The schema of a one-dimensional array of `int8`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Int8Array: Schema.declare<globalThis.Int8Array> = typedArray("Int8Array")
+
+/**
+ * The schema of a one-dimensional array of `uint8`, and of bytes.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Uint8Array: Schema.declare<globalThis.Uint8Array> = typedArray("Uint8Array")
+
+/**
+ * The schema of a one-dimensional array of `int16`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Int16Array: Schema.declare<globalThis.Int16Array> = typedArray("Int16Array")
+
+/**
+ * The schema of a one-dimensional array of `uint16`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Uint16Array: Schema.declare<globalThis.Uint16Array> = typedArray("Uint16Array")
+
+/**
+ * The schema of a one-dimensional array of `int32`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Int32Array: Schema.declare<globalThis.Int32Array> = typedArray("Int32Array")
+
+/**
+ * The schema of a one-dimensional array of `uint32`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Uint32Array: Schema.declare<globalThis.Uint32Array> = typedArray("Uint32Array")
+
+/**
+ * The schema of a one-dimensional array of `int64`, which is what numpy makes of Python's integers.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const BigInt64Array: Schema.declare<globalThis.BigInt64Array> = typedArray("BigInt64Array")
+
+/**
+ * The schema of a one-dimensional array of `uint64`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const BigUint64Array: Schema.declare<globalThis.BigUint64Array> = typedArray("BigUint64Array")
+
+/**
+ * The schema of a one-dimensional array of `float32`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Float32Array: Schema.declare<globalThis.Float32Array> = typedArray("Float32Array")
+
+/**
+ * The schema of a one-dimensional array of `float64`.
+ *
+ * **Example** (A reply without a loop over its numbers)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { NdArray, Synapse } from "effect-synapse"
+ *
+ * const Embedding = Schema.Struct({ model: Schema.String, vector: NdArray.Float64Array })
+ *
+ * const program = Synapse.call(Embedding, { text: "hello" }, { method: "embed" })
+ * ```
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Float64Array: Schema.declare<globalThis.Float64Array> = typedArray("Float64Array")

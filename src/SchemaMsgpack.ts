@@ -53,7 +53,9 @@ const isPairs = (u: unknown): u is Pairs =>
   Array.isArray(u) && u.every((pair) => Array.isArray(pair) && pair.length === 2)
 
 const isRecord = (u: unknown): u is Readonly<Record<string, unknown>> =>
-  Predicate.isObject(u) && Object.getPrototypeOf(u) === Object.prototype
+  Predicate.isObject(u) && (Object.getPrototypeOf(u) === Object.prototype || Object.getPrototypeOf(u) === null)
+
+const mapExpected = "a map with string keys"
 
 type MapLike = ReadonlyMap<unknown, unknown> | Readonly<Record<string, unknown>> | Pairs
 
@@ -191,6 +193,10 @@ const declaration = (ast: SchemaAST.Declaration): SchemaAST.AST => {
   }
 }
 
+// Any object has properties, a `Map` of other keys and a `Date` too: a struct without required keys would take them for
+// empty. As a check of the encoded side this leaves the choice between the members of a union to their tags.
+const onlyStringKeys = Schema.makeFilter((u: object) => isRecord(u), { expected: mapExpected })
+
 const memo = new WeakMap<SchemaAST.AST, SchemaAST.AST>()
 
 /** The same schema with every leaf that MessagePack carries made canonical. */
@@ -240,7 +246,7 @@ const nativeStep = (ast: SchemaAST.AST): SchemaAST.AST => {
         ast.checks,
         undefined,
         ast.context,
-        ast.encodingChecks
+        [...(ast.encodingChecks ?? []), onlyStringKeys]
       )
     case "Union":
       return copy(ast, { types: ast.types.map(toNative) })
@@ -376,6 +382,9 @@ const findings = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): R
     case "Encoding":
       return findings(issue.issue, path)
     case "Composite":
+      if ("input" in issue && issue.input instanceof Map && SchemaAST.isObjects(issue.ast)) {
+        return [{ path, message: `Expected ${mapExpected}, got ${describe(issue.input)}` }]
+      }
       return issue.issues.flatMap((inner) => findings(inner, path))
     case "AnyOf":
       return issue.issues.length === 0
