@@ -302,7 +302,7 @@ export class Encoder {
     const most = units > chunkSize ? Buffer.byteLength(text) : units * 3
     if (most > this.#limit && units > chunkSize) {
       if (!text.isWellFormed()) fail("InvalidString", loneSurrogate)
-      this.#dropped += most
+      this.#dropped += most + stringHeaderSize(most)
       return
     }
     this.room(most + 5)
