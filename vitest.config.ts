@@ -14,6 +14,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // Python processes are spawned from the main thread of each test process: a parent-death signal follows the thread.
     pool: "forks",
+    globalSetup: ["test/globalSetup.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000
   }

@@ -1,0 +1,221 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import { existsSync, mkdtempSync, readdirSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
+import { Synapse } from "effect-synapse"
+import type { SynapseError, WorkerExited } from "../src/SynapseError.ts"
+import * as modules from "./fixtures/modules.ts"
+import { eventually, isAlive, withCommandLine } from "./fixtures/processes.ts"
+
+const temporaryDirectory = () => mkdtempSync(join(tmpdir(), "synapse-test-"))
+const pid = Synapse.call(Schema.Int, {}, { method: "pid" })
+const call = (method: string, input: object) => Synapse.call(Schema.Unknown, input, { method })
+const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
+const runtime = Synapse.layer(modules.python)
+
+const openDescriptors = () => readdirSync("/proc/self/fd").length
+
+/** How a worker ended in the middle of a call, after which the next call has to work. */
+const endOf = (how: string) =>
+  Effect.gen(function* () {
+    const before = yield* pid
+    const { reason } = yield* Effect.flip(call("die", { how }))
+    assert(reason._tag === "WorkerExited", reason.message)
+    assert.strictEqual(reason.pid, before)
+    assert.isFalse(isAlive(before))
+    assert.notStrictEqual(yield* pid, before)
+    return reason as WorkerExited
+  }).pipe(Effect.provide(runtime))
+
+describe("a worker that ends during a call", () => {
+  it.live("by os._exit tells its code and its last words", () =>
+    Effect.gen(function* () {
+      const reason = yield* endOf("exit")
+      assert.deepStrictEqual([reason.kind, reason.exitCode, reason.signal], ["exit", 3, null])
+      assert.include(reason.stderr, "leaving on purpose")
+      assert.deepStrictEqual([(yield* endOf("exit-zero")).kind, (yield* endOf("exit-zero")).exitCode], ["exit", 0])
+    })
+  )
+
+  it.live("by a signal tells which, and of a crash the Python frames", () =>
+    Effect.gen(function* () {
+      const killed = yield* endOf("kill")
+      assert.deepStrictEqual([killed.kind, killed.signal], ["killed", "SIGKILL"])
+      const segfault = yield* endOf("segfault")
+      assert.deepStrictEqual([segfault.kind, segfault.signal], ["segfault", "SIGSEGV"])
+      assert.match(segfault.crashDump, /main\.py", line \d+ in die/)
+      const aborted = yield* endOf("abort")
+      assert.deepStrictEqual([aborted.kind, aborted.signal], ["crash", "SIGABRT"])
+    })
+  )
+
+  it.live("by closing its channel is stopped and says so", () =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* endOf("close-channel")).kind, "channelClosed")
+    })
+  )
+
+  it.live("by printing on its channel breaks the protocol and is stopped", () =>
+    Effect.gen(function* () {
+      const before = yield* pid
+      const { reason } = yield* Effect.flip(call("die", { how: "garbage" }))
+      assert.strictEqual(reason._tag, "ProtocolError")
+      assert.notStrictEqual(yield* pid, before)
+      assert.isFalse(isAlive(before))
+    }).pipe(Effect.provide(runtime))
+  )
+
+  it.live("fails each of a hundred open calls once, and leaves no process", () =>
+    Effect.gen(function* () {
+      const worker = yield* pid
+      const path = join(temporaryDirectory(), "started")
+      const busy = yield* Effect.forkChild(Effect.exit(call("busy", { state: "sleep", path })))
+      const open = yield* Effect.forEach(Array.from({ length: 99 }), () => Effect.forkChild(Effect.exit(pid)))
+      yield* eventually(() => existsSync(path))
+      process.kill(worker, "SIGKILL")
+      const exits = yield* Effect.forEach([busy, ...open], Fiber.join)
+      assert.lengthOf(exits, 100)
+      // What had not been sent yet may run on the next worker; every other call is a typed error.
+      const failed = exits.filter(Exit.isFailure).map(reasonOf)
+      for (const reason of failed) assert.strictEqual(reason._tag, "WorkerExited")
+      assert.strictEqual(failed.length, 100)
+      assert.isFalse(isAlive(worker))
+      assert.isNumber(yield* pid)
+    }).pipe(Effect.provide(runtime))
+  )
+})
+
+describe("closing the scope", () => {
+  it.live("leaves no process, no descriptor and no timer behind", () =>
+    Effect.gen(function* () {
+      yield* Effect.provide(pid, runtime)
+      const before = openDescriptors()
+      const worker = yield* Effect.provide(pid, runtime)
+      assert.isFalse(isAlive(worker))
+      yield* eventually(() => openDescriptors() <= before)
+    })
+  )
+
+  it.live("takes along what the worker started, also what left its process group", () =>
+    Effect.gen(function* () {
+      const pids = yield* Effect.provide(
+        Effect.flatMap(Synapse.call(Schema.Array(Schema.Int), { path: "" }, { method: "children" }), (pids) =>
+          Effect.sync(() => {
+            assert.isTrue(pids.every(isAlive))
+            return pids
+          })
+        ),
+        runtime
+      )
+      assert.deepStrictEqual(pids.filter(isAlive), [])
+    })
+  )
+
+  it.live("ends a worker that ignores every request to leave", () =>
+    Effect.gen(function* () {
+      const worker = yield* Effect.provide(
+        Effect.gen(function* () {
+          const worker = yield* pid
+          yield* Effect.forkChild(call("stubborn", {}))
+          return worker
+        }),
+        Synapse.layer({ ...modules.python, disposeTimeout: "50 millis" })
+      )
+      assert.isFalse(isAlive(worker))
+    })
+  )
+
+  it.live("of several workers stops them side by side", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const context = yield* Scope.provide(
+        Synapse.make({ ...modules.python, workers: 4, disposeTimeout: "10 minutes" }),
+        scope
+      )
+      const workers = yield* Effect.forEach(
+        Array.from({ length: 4 }),
+        () => context.call(Schema.Int, {}, { method: "pid" }),
+        { concurrency: "unbounded" }
+      )
+      // With a grace of ten minutes each, only workers that all leave by themselves at once let the scope close.
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(workers.filter(isAlive), [])
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+
+  it.live("while the worker is starting leaves none", () =>
+    Effect.gen(function* () {
+      for (const millis of [0, 1, 2, 5, 10, 20, 40, 80]) {
+        const building = yield* Effect.forkChild(
+          Effect.provide(Effect.never, Synapse.layer({ ...modules.broken, entrypoint: "silent" }))
+        )
+        yield* Effect.sleep(millis)
+        yield* Fiber.interrupt(building)
+      }
+      assert.deepStrictEqual(withCommandLine("__main__.py\0silent"), [])
+    })
+  )
+
+  it.live("lets a call finish within the grace", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const context = yield* Scope.provide(Synapse.make({ ...modules.python, disposeTimeout: "1 minute" }), scope)
+      const answer = yield* Effect.forkChild(context.call(Schema.String, { seconds: 0.3 }, { method: "sleep" }))
+      yield* Effect.sleep("50 millis")
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* Fiber.join(answer), "slept")
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+})
+
+const startHost = (state: string, path: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn(process.execPath, [fileURLToPath(new URL("./fixtures/host.ts", import.meta.url)), state, path], {
+        stdio: ["ignore", "pipe", "inherit"]
+      })
+    ),
+    (host) => Effect.sync(() => host.kill("SIGKILL"))
+  )
+
+const firstLine = (host: ChildProcess) =>
+  Effect.callback<number>((resume) => {
+    host.stdout!.once("data", (chunk: Buffer) => resume(Effect.succeed(Number(chunk.toString()))))
+  })
+
+const exitOf = (host: ChildProcess) =>
+  Effect.callback<number | null>((resume) => {
+    if (host.exitCode !== null || host.signalCode !== null) return resume(Effect.succeed(host.exitCode))
+    host.once("exit", (code) => resume(Effect.succeed(code)))
+  })
+
+describe("when Node is killed, the worker is gone", () => {
+  for (const state of ["idle", "sleep", "python", "c-with-gil", "c-without-gil"]) {
+    it.live(`in the state ${state}`, () =>
+      Effect.gen(function* () {
+        const path = join(temporaryDirectory(), "started")
+        const host = yield* startHost(state, path)
+        const worker = yield* firstLine(host)
+        if (state !== "idle") yield* eventually(() => existsSync(path))
+        assert.isTrue(isAlive(worker))
+        host.kill("SIGKILL")
+        yield* eventually(() => !isAlive(worker))
+      })
+    )
+  }
+})
+
+describe("an idle worker", () => {
+  it.live("does not keep Node alive, and goes with it", () =>
+    Effect.gen(function* () {
+      const host = yield* startHost("unreferenced", "")
+      const worker = yield* firstLine(host)
+      assert.strictEqual(yield* exitOf(host), 0)
+      yield* eventually(() => !isAlive(worker))
+    })
+  )
+})

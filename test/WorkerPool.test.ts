@@ -1,0 +1,259 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Connection } from "../src/Connection.ts"
+import { Closed, StartFailed, SynapseError } from "../src/SynapseError.ts"
+import * as WorkerPool from "../src/WorkerPool.ts"
+import * as FakeWorker from "./fixtures/FakeWorker.ts"
+
+/** A worker reduced to what a pool sees of it: its load, and the end. */
+interface Stub {
+  readonly connection: Connection
+  readonly die: (error?: SynapseError) => void
+  readonly finish: () => void
+  open: number
+  leaving: boolean
+  released: boolean
+}
+
+const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError> } = {}) => {
+  const stubs: Array<Stub> = []
+  const acquire: WorkerPool.Options["acquire"] = Effect.fnUntraced(function* (onChange) {
+    yield* behaviour.startWith?.() ?? Effect.void
+    const ended = Deferred.makeUnsafe<never, SynapseError>()
+    const waiting: Array<Deferred.Deferred<void>> = []
+    const stub: Stub = {
+      open: 0,
+      leaving: false,
+      released: false,
+      die: (error = FakeWorker.exited) => Deferred.doneUnsafe(ended, Exit.fail(error)),
+      finish: () => Deferred.doneUnsafe(waiting.shift()!, Exit.void),
+      connection: {
+        hello: FakeWorker.hello,
+        load: () => stub.open,
+        isOpen: () => !stub.leaving,
+        ended: Deferred.await(ended),
+        call: () =>
+          Effect.suspend(() => {
+            stub.open++
+            const done = Deferred.makeUnsafe<void>()
+            waiting.push(done)
+            return Effect.ensuring(
+              Effect.as(Deferred.await(done), { kind: 2, id: 1, meta: new Uint8Array(), payload: new Uint8Array() }),
+              Effect.sync(() => {
+                stub.open--
+                if (waiting.includes(done)) waiting.splice(waiting.indexOf(done), 1)
+                onChange()
+              })
+            )
+          })
+      }
+    }
+    stubs.push(stub)
+    yield* Effect.addFinalizer(() => Effect.sync(() => (stub.released = true)))
+    return stub.connection
+  })
+  return { stubs, acquire }
+}
+
+const request = { method: "main", payload: null }
+const callOn = (pool: WorkerPool.WorkerPool) => pool.use((connection) => connection.call(request))
+const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
+const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
+
+describe("dispatch", () => {
+  it.effect("goes to the least loaded worker", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 3, maxOpenCalls: 10, acquire })
+      const calls = yield* Effect.forEach(Array.from({ length: 6 }), () => Effect.forkChild(callOn(pool)))
+      yield* settle
+      assert.deepStrictEqual(
+        stubs.map((stub) => stub.open),
+        [2, 2, 2]
+      )
+      yield* Fiber.interruptAll(calls)
+    })
+  )
+
+  it.effect("waits in order when every worker has its fill, and never overfills one", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 2, acquire })
+      const order: Array<number> = []
+      yield* Effect.forEach(Array.from({ length: 6 }), (_, n) =>
+        Effect.forkChild(
+          Effect.andThen(
+            callOn(pool),
+            Effect.sync(() => order.push(n))
+          )
+        )
+      )
+      for (let n = 0; n < 6; n++) {
+        yield* settle
+        assert.isAtMost(stubs[0]!.open, 2)
+        stubs[0]!.finish()
+      }
+      yield* settle
+      assert.deepStrictEqual(order, [0, 1, 2, 3, 4, 5])
+    })
+  )
+
+  it.effect("gives the place of an interrupted waiter to the next", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      const second = yield* Effect.forkChild(callOn(pool))
+      const third = yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      stubs[0]!.finish()
+      yield* Fiber.interrupt(second)
+      yield* settle
+      assert.strictEqual(stubs[0]!.open, 1)
+      stubs[0]!.finish()
+      yield* Fiber.join(third)
+      assert.strictEqual(stubs[0]!.open, 0)
+    })
+  )
+
+  it.effect("refuses what is beyond the queue when asked to", () =>
+    Effect.gen(function* () {
+      const { acquire } = harness()
+      const pool = yield* WorkerPool.make({
+        size: 1,
+        maxOpenCalls: 1,
+        acquire,
+        queue: { capacity: 1, whenFull: "reject" }
+      })
+      yield* Effect.forkChild(callOn(pool))
+      yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      const { delivery, reason } = yield* Effect.flip(callOn(pool))
+      assert(reason._tag === "Overloaded")
+      assert.deepStrictEqual([reason.where, reason.capacity, delivery], ["queue", 1, "notSent"])
+    })
+  )
+
+  it.effect("passes over a worker that is leaving", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 2, maxOpenCalls: 10, acquire })
+      stubs[0]!.leaving = true
+      yield* Effect.forEach(Array.from({ length: 4 }), () => Effect.forkChild(callOn(pool)))
+      yield* settle
+      assert.deepStrictEqual(
+        stubs.map((stub) => stub.open),
+        [0, 4]
+      )
+    })
+  )
+})
+
+describe("the start", () => {
+  it.effect("fails with what a worker failed with, and leaves none behind", () =>
+    Effect.gen(function* () {
+      let starts = 0
+      const error = new SynapseError({ reason: new StartFailed({ kind: "import", detail: "no such module" }) })
+      const { acquire, stubs } = harness({
+        startWith: () => (++starts === 2 ? Effect.fail(error) : Effect.void)
+      })
+      const failure = yield* Effect.flip(Effect.scoped(WorkerPool.make({ size: 2, maxOpenCalls: 1, acquire })))
+      assert.strictEqual(failure.reason._tag, "StartFailed")
+      assert.deepStrictEqual(
+        stubs.map((stub) => stub.released),
+        [true]
+      )
+      assert.strictEqual(starts, 2)
+    })
+  )
+})
+
+describe("supervision", () => {
+  it.effect("starts a worker again after a pause, and waiting calls wait for it", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      stubs[0]!.die()
+      yield* settle
+      assert.isTrue(stubs[0]!.released)
+      const call = yield* Effect.forkChild(callOn(pool))
+      yield* TestClock.adjust("49 millis")
+      assert.strictEqual(stubs.length, 1)
+      yield* TestClock.adjust("1 millis")
+      yield* settle
+      assert.strictEqual(stubs[1]!.open, 1)
+      stubs[1]!.finish()
+      yield* Fiber.join(call)
+    })
+  )
+
+  it.effect("gives up when the budget is used up: waiting and new calls fail with the last exits", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart: { max: 2 } })
+      for (let n = 0; n < 2; n++) {
+        stubs.at(-1)!.die()
+        yield* TestClock.adjust("1 second")
+      }
+      assert.strictEqual(stubs.length, 3)
+      stubs[2]!.die()
+      const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
+      yield* settle
+      for (const reason of [reasonOf(yield* Fiber.join(waiting)), (yield* Effect.flip(callOn(pool))).reason]) {
+        assert(reason._tag === "RestartLimit")
+        assert.strictEqual(reason.exits.length, 3)
+        assert.include(reason.message, "SIGKILL")
+        assert.strictEqual(reason.delivery, "notSent")
+      }
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(stubs.length, 3)
+    })
+  )
+
+  it.effect("forgives what lies outside of the window", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart: { max: 1, window: "10 seconds" } })
+      for (let n = 0; n < 6; n++) {
+        stubs.at(-1)!.die()
+        yield* TestClock.adjust("11 seconds")
+      }
+      assert.strictEqual(stubs.length, 7)
+    })
+  )
+})
+
+describe("closing", () => {
+  it.effect("fails waiting calls with Closed and releases every worker", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(WorkerPool.make({ size: 2, maxOpenCalls: 0, acquire }), scope)
+      const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      const reason = reasonOf(yield* Fiber.join(waiting))
+      assert.deepStrictEqual(reason, new Closed({ delivery: "notSent" }))
+      assert.deepStrictEqual(
+        stubs.map((stub) => stub.released),
+        [true, true]
+      )
+      assert.strictEqual((yield* Effect.flip(callOn(pool))).reason._tag, "Closed")
+    })
+  )
+
+  it.effect("during the pause before a restart starts nothing", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const scope = yield* Scope.make()
+      yield* Scope.provide(WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire }), scope)
+      stubs[0]!.die()
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(stubs.length, 1)
+    })
+  )
+})

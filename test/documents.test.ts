@@ -1,0 +1,114 @@
+/**
+ * Runs the examples of the documentation: every `ts` block of the pages and of the doc comments is type-checked and run
+ * by Node, in a directory with the Python module that such examples call. A `py` block that names a file is written
+ * there first. Where a `text` block follows, it is what the program prints.
+ */
+import { execFile, execFileSync } from "node:child_process"
+import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { basename, dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { assert, beforeAll, describe, it } from "vitest"
+
+const root = fileURLToPath(new URL("../", import.meta.url))
+const work = join(root, ".examples")
+
+interface Block {
+  readonly language: string
+  readonly title: string | undefined
+  readonly code: string
+}
+
+const blocksOf = (markdown: string): ReadonlyArray<Block> =>
+  Array.from(markdown.matchAll(/^```(\w+)(?: title="([^"]+)")?[^\n]*\n(.*?)^```$/gms), ([, language, title, code]) => ({
+    language: language!,
+    title,
+    code: code!
+  }))
+
+const commentsOf = (source: string): string =>
+  Array.from(source.matchAll(/\/\*\*.*?\*\//gs), ([comment]) => comment.replaceAll(/^\s*\* ?/gm, "")).join("\n")
+
+interface Example {
+  readonly name: string
+  readonly file: string
+  readonly output: string | undefined
+}
+
+// A program that an example only describes is run against the module of the documents.
+const runnable = (code: string): string =>
+  /^const program\b/m.test(code) && !code.includes("runMain") && !code.includes("runPromise")
+    ? `${code}
+import { Effect as Effect_ } from "effect"
+import { Synapse as Synapse_ } from "effect-synapse"
+await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({ directory: "./python", logs: "ignore" })))
+`
+    : code
+
+const write = (page: string, blocks: ReadonlyArray<Block>): ReadonlyArray<Example> => {
+  const directory = join(work, page.replaceAll(/[^\w]/g, "-"))
+  cpSync(join(root, "test/fixtures/documents"), directory, {
+    recursive: true,
+    filter: (path) => !path.endsWith(".venv")
+  })
+  const examples: Array<Example> = []
+  for (const [index, { code, language, title }] of blocks.entries()) {
+    if (title !== undefined && language !== "ts") {
+      mkdirSync(dirname(join(directory, title)), { recursive: true })
+      writeFileSync(join(directory, title), code)
+    }
+    if (language !== "ts") continue
+    const file = join(directory, `${basename(title ?? "example.ts", ".ts")}-${index}.ts`)
+    writeFileSync(file, runnable(code))
+    const next = blocks[index + 1]
+    examples.push({
+      name: `${page} example ${examples.length + 1}`,
+      file,
+      output: next?.language === "text" ? next.code : undefined
+    })
+  }
+  return examples
+}
+
+rmSync(work, { recursive: true, force: true })
+const pages = ["README.md", ...globSync("docs/*.md", { cwd: root })]
+const sources = globSync("src/*.ts", { cwd: root })
+const examples = [
+  ...pages.map((page) => [page, blocksOf(readFileSync(join(root, page), "utf8"))] as const),
+  ...sources.map((source) => [source, blocksOf(commentsOf(readFileSync(join(root, source), "utf8")))] as const)
+].flatMap(([page, blocks]) => (blocks.some(({ language }) => language === "ts") ? write(page, blocks) : []))
+
+describe("the documentation", () => {
+  beforeAll(() => {
+    execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "inherit" })
+  })
+
+  it("has examples", () => {
+    assert.isAbove(examples.length, 0)
+  })
+
+  it("type-checks", () => {
+    const config = {
+      extends: "../tsconfig.json",
+      compilerOptions: { noUnusedLocals: false },
+      include: ["**/*.ts"],
+      exclude: []
+    }
+    writeFileSync(join(work, "tsconfig.json"), JSON.stringify(config))
+    try {
+      execFileSync("tsc", ["-p", work], { cwd: root, encoding: "utf8" })
+    } catch (error) {
+      assert.fail((error as { stdout: string }).stdout)
+    }
+  })
+
+  for (const { file, name, output } of examples) {
+    it(`runs: ${name}`, async () => {
+      const { stdout } = await promisify(execFile)(process.execPath, [file], {
+        cwd: dirname(file),
+        env: { ...process.env, NO_COLOR: "1" }
+      })
+      if (output !== undefined) assert.strictEqual(stdout, output)
+    })
+  }
+})

@@ -1,0 +1,79 @@
+/** What the compiler infers. These tests pass when they compile. */
+import { type Config, Context, Effect, type Layer, Schema, SchemaGetter } from "effect"
+import { Synapse, type SynapseError, SynapseLive } from "effect-synapse"
+import { describe, expectTypeOf, it } from "vitest"
+
+class Cipher extends Context.Service<Cipher, { readonly decrypt: (text: string) => string }>()("test/Cipher") {}
+
+class Other extends Synapse.Service<Other>()("test/Other") {}
+
+describe("the compiler", () => {
+  it("infers the result from the schema", () => {
+    const Summary = Schema.Struct({ mean: Schema.Finite, tags: Schema.optionalKey(Schema.Array(Schema.String)) })
+    expectTypeOf(Synapse.call(Summary, {})).toEqualTypeOf<
+      Effect.Effect<
+        { readonly mean: number; readonly tags?: ReadonlyArray<string> },
+        SynapseError.SynapseError,
+        Synapse.Synapse
+      >
+    >()
+    expectTypeOf(Synapse.call(Schema.DateTimeUtc, {})).toEqualTypeOf<
+      Effect.Effect<typeof Schema.DateTimeUtc.Type, SynapseError.SynapseError, Synapse.Synapse>
+    >()
+  })
+
+  it("asks for the services that decoding needs", () => {
+    const Secret = Schema.String.pipe(
+      Schema.decodeTo(Schema.String, {
+        decode: SchemaGetter.transformEffect((text: string) => Cipher.useSync((cipher) => cipher.decrypt(text))),
+        encode: SchemaGetter.passthrough()
+      })
+    )
+    expectTypeOf(Synapse.call(Secret, {})).toEqualTypeOf<
+      Effect.Effect<string, SynapseError.SynapseError, Synapse.Synapse | Cipher>
+    >()
+  })
+
+  it("checks the input against the payload schema", () => {
+    const payload = Schema.Struct({ text: Schema.String })
+    Synapse.call(Schema.Int, { text: "hi" }, { payload })
+    // @ts-expect-error a number is not a string
+    Synapse.call(Schema.Int, { text: 1 }, { payload })
+  })
+
+  it("takes any input without one", () => {
+    Synapse.call(Schema.Int, 1)
+    Synapse.call(Schema.Int, { anything: new Map([[1, new Uint8Array()]]) }, { method: "main" })
+  })
+
+  it("keeps runtimes apart", () => {
+    expectTypeOf(Other.call(Schema.Int, 1)).toEqualTypeOf<Effect.Effect<number, SynapseError.SynapseError, Other>>()
+    expectTypeOf(Other.layer({ directory: "." })).toEqualTypeOf<Layer.Layer<Other, SynapseError.SynapseError>>()
+  })
+
+  it("needs nothing beside SynapseLive", () => {
+    expectTypeOf(SynapseLive).toEqualTypeOf<
+      Layer.Layer<Synapse.Synapse, SynapseError.SynapseError | Config.ConfigError>
+    >()
+    expectTypeOf(Effect.provide(Synapse.call(Schema.Int, 1), SynapseLive)).toEqualTypeOf<
+      Effect.Effect<number, SynapseError.SynapseError | Config.ConfigError>
+    >()
+  })
+
+  it("knows every reason", () => {
+    const handled = Synapse.call(Schema.Int, 1).pipe(
+      Effect.catchReason("SynapseError", "CallTimeout", (reason) => {
+        expectTypeOf(reason).toEqualTypeOf<SynapseError.CallTimeout>()
+        return Effect.succeed(reason.durationMillis)
+      })
+    )
+    expectTypeOf(handled).toEqualTypeOf<Effect.Effect<number, SynapseError.SynapseError, Synapse.Synapse>>()
+    // @ts-expect-error there is no such reason
+    Effect.catchReason(Synapse.call(Schema.Int, 1), "SynapseError", "Nope", () => Effect.void)
+  })
+
+  it("wants the directory", () => {
+    // @ts-expect-error directory is missing
+    Synapse.layer({})
+  })
+})
