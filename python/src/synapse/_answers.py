@@ -1,0 +1,92 @@
+"""The frames that end a call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+from synapse import _frames
+from synapse._codec import Codec, DecodeIssue, encode_parts
+from synapse._declared import Error, to_fields
+from synapse._encode import EncodeIssue
+from synapse._errors import describe
+from synapse._frames import DIE, FAIL, FIXED_SIZE, HEADER, INTERRUPTED, SUCCESS, Outgoing, make_frame
+from synapse._handlers import Handler
+
+# Types of values that are never written in place, so that most answers skip the question.
+_JOINED: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
+
+
+class Answers:
+    """Makes answers, none above the size that the host takes."""
+
+    __slots__ = ("_codec", "_encode", "_meta", "max_frame_size")
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._encode = codec.encode
+        self._meta = functools.lru_cache(maxsize=32)(self._encode_meta)
+        self.max_frame_size = _frames.DEFAULT_MAX_FRAME_SIZE
+
+    def success(self, id: int, value: Any) -> Outgoing:
+        try:
+            if type(value) not in _JOINED:
+                return self._framed(SUCCESS, id, encode_parts(self._codec, value))
+            payload = self._encode(value)
+        except EncodeIssue as issue:
+            return self.encode_failed(id, issue.path, issue.issue)
+        except BaseException as error:
+            return self.exception(id, error)
+        length = FIXED_SIZE + len(payload)
+        if length > self.max_frame_size:
+            return self._too_large(id, length)
+        return HEADER.pack(length, SUCCESS, 0, 0, id) + payload
+
+    def failure(self, id: int, handler: Handler, error: BaseException) -> Outgoing:
+        """What a handler raised: a declared error, or an exception."""
+        if not (isinstance(error, Error) and isinstance(error, handler.raises)):
+            return self.exception(id, error)
+        try:
+            return self._framed(FAIL, id, self._encode(to_fields(error)))
+        except EncodeIssue as issue:
+            return self.encode_failed(id, issue.path, issue.issue)
+        except BaseException as failed:
+            return self.exception(id, failed)
+
+    def exception(self, id: int, error: BaseException) -> Outgoing:
+        return self._framed(DIE, id, self._encode(describe(error)))
+
+    def interrupted(self, id: int) -> bytes:
+        return make_frame(INTERRUPTED, id)
+
+    def encode_failed(self, id: int, path: str, issue: str, *, rejected: bool = False) -> bytes:
+        details = {"path": _clean(path), "issue": _clean(issue)}
+        return self.die(id, "EncodeFailed", details, rejected=rejected)
+
+    def decode_failed(self, id: int, issue: DecodeIssue) -> bytes:
+        details = {"path": _clean(issue.path), "issue": _clean(issue.issue)}
+        return self.die(id, "DecodeFailed", details, rejected=True)
+
+    def die(self, id: int, reason: str, details: Any, *, rejected: bool) -> bytes:
+        meta = self._meta(reason, rejected)
+        return make_frame(DIE, id, self._encode(details), meta)
+
+    def _encode_meta(self, reason: str, rejected: bool) -> bytes:
+        meta = {"reason": reason}
+        return self._encode({**meta, "delivery": "rejected"} if rejected else meta)
+
+    def _framed(self, kind: int, id: int, payload: bytes | tuple[Any, ...]) -> Outgoing:
+        parts = (payload,) if isinstance(payload, bytes) else payload
+        length = FIXED_SIZE + sum(map(len, parts))
+        if length > self.max_frame_size:
+            return self._too_large(id, length)
+        header = HEADER.pack(length, kind, 0, 0, id)
+        return header + payload if isinstance(payload, bytes) else (header + parts[0], *parts[1:])
+
+    def _too_large(self, id: int, size: int) -> bytes:
+        limit = self.max_frame_size
+        return self.die(id, "FrameTooLarge", {"size": size, "limit": limit}, rejected=False)
+
+
+def _clean(text: str) -> str:
+    return text[:4096].encode("utf-8", "backslashreplace").decode()

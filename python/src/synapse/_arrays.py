@@ -1,0 +1,158 @@
+"""Arrays of numbers as extension 1 of the wire: numpy's where numpy is there, the standard library's elsewhere."""
+
+from __future__ import annotations
+
+import array
+import importlib
+import math
+import sys
+from struct import Struct
+from typing import Any, Final
+
+EXTENSION: Final = 1
+_MAX_DIMENSIONS: Final = 32
+_DIMENSION: Final = Struct("<I")
+
+
+class ArrayIssue(ValueError):
+    """An array that cannot be carried, or bytes that are no array."""
+
+
+# Element type on the wire: name, bytes per element, format of the struct module.
+_ELEMENTS: Final = {
+    1: ("bool", 1, "?"),
+    2: ("int8", 1, "b"),
+    3: ("uint8", 1, "B"),
+    4: ("int16", 2, "h"),
+    5: ("uint16", 2, "H"),
+    6: ("int32", 4, "i"),
+    7: ("uint32", 4, "I"),
+    8: ("int64", 8, "q"),
+    9: ("uint64", 8, "Q"),
+    10: ("float32", 4, "f"),
+    11: ("float64", 8, "d"),
+}
+_CODES: Final = {name: code for code, (name, _, _) in _ELEMENTS.items()}
+_KINDS: Final = {
+    "?": "bool",
+    "b": "int",
+    "h": "int",
+    "i": "int",
+    "l": "int",
+    "q": "int",
+    "n": "int",
+    "B": "uint",
+    "H": "uint",
+    "I": "uint",
+    "L": "uint",
+    "Q": "uint",
+    "N": "uint",
+    "f": "float",
+    "d": "float",
+}
+
+
+def head(element: int, shape: tuple[int, ...]) -> bytes:
+    """What stands before the elements."""
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ArrayIssue(f"an array of {len(shape)} dimensions, more than {_MAX_DIMENSIONS}")
+    try:
+        return bytes((element, len(shape))) + b"".join(map(_DIMENSION.pack, shape))
+    except Exception:
+        raise ArrayIssue(f"an array of shape {shape}, beyond 32 bits") from None
+
+
+def from_numpy(value: Any) -> tuple[bytes, memoryview]:
+    """The head and the elements of a numpy array; the elements are its own memory where that is laid out so."""
+    numpy = sys.modules["numpy"]
+    element = _CODES.get(value.dtype.name)
+    if element is None or value.dtype.kind not in "biuf":
+        raise ArrayIssue(
+            f"cannot carry a numpy array of `{value.dtype}`: convert it with .astype() or .tolist()"
+        )
+    little = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    flat = numpy.ascontiguousarray(little).reshape(-1)
+    return head(element, value.shape), memoryview(flat.view(numpy.uint8))
+
+
+def from_buffer(value: array.array[Any] | memoryview) -> tuple[bytes, memoryview]:
+    """The head and the elements of an `array.array`, or of a `memoryview` whose items are numbers."""
+    view = memoryview(value)
+    order, letter = view.format[:-1], view.format[-1:]
+    kind = _KINDS.get(letter)
+    if kind is None or order not in ("", "@", "=", "<"):
+        raise ArrayIssue(f"cannot carry a buffer of format `{view.format}`")
+    name = kind if kind == "bool" else f"{kind}{view.itemsize * 8}"
+    data = view.tobytes()
+    if sys.byteorder == "big" and order != "<" and view.itemsize > 1:
+        data = _swapped(data, view.itemsize)
+    return head(_CODES[name], view.shape or ()), memoryview(data)
+
+
+def _swapped(data: bytes, size: int) -> bytes:
+    swapped = bytearray(len(data))
+    for offset in range(size):
+        swapped[offset::size] = data[size - 1 - offset :: size]
+    return bytes(swapped)
+
+
+def to_array(data: bytes | bytearray | memoryview) -> Any:
+    """A numpy array, or without numpy an `array.array` for one dimension and a `memoryview` for more.
+
+    Raises:
+        ArrayIssue: The bytes do not follow the layout.
+    """
+    view = memoryview(data).cast("B")
+    element, shape, start = _layout(view)
+    name, size, letter = _ELEMENTS[element]
+    elements = view[start:]
+    if math.prod(shape) * size != len(elements):
+        raise ArrayIssue(f"an array of shape {shape} with {len(elements)} bytes of {name}")
+    numpy = _numpy()
+    if numpy is None:
+        return _without_numpy(elements, shape, size, letter)
+    result = numpy.frombuffer(elements, numpy.dtype(name).newbyteorder("<"))
+    if not (result.flags.writeable and result.flags.aligned):
+        result = result.copy()
+    return result.astype(name, copy=False).reshape(shape)
+
+
+def _layout(view: memoryview) -> tuple[int, tuple[int, ...], int]:
+    if len(view) < 2:
+        raise ArrayIssue("an array without a head")
+    element, dimensions = view[0], view[1]
+    if element not in _ELEMENTS:
+        raise ArrayIssue(f"an array of the unknown element type {element}")
+    if dimensions > _MAX_DIMENSIONS:
+        raise ArrayIssue(f"an array of {dimensions} dimensions, more than {_MAX_DIMENSIONS}")
+    start = 2 + 4 * dimensions
+    if len(view) < start:
+        raise ArrayIssue("an array without its shape")
+    return element, tuple(_DIMENSION.unpack_from(view, 2 + 4 * i)[0] for i in range(dimensions)), start
+
+
+_numpy_module: Any = False
+
+
+def _numpy() -> Any:
+    # Imported when the first array arrives: a module that has none to do with numpy does not wait for it.
+    global _numpy_module
+    if _numpy_module is False:
+        try:
+            _numpy_module = importlib.import_module("numpy")
+        except ImportError:
+            _numpy_module = None
+    return _numpy_module
+
+
+def _without_numpy(elements: memoryview, shape: tuple[int, ...], size: int, letter: str) -> Any:
+    data = elements.tobytes()
+    if sys.byteorder == "big" and size > 1:
+        data = _swapped(data, size)
+    if len(shape) == 1 and letter != "?":
+        return array.array(letter, data)
+    items = memoryview(data).cast(letter)
+    if not shape:
+        return items[0]
+    # A view cannot have an empty dimension; nothing is in it that a flat one would miss.
+    return items if len(shape) == 1 or 0 in shape else memoryview(data).cast(letter, shape)

@@ -1,0 +1,121 @@
+"""The channel: one blocking duplex socket, read by whoever owns reading, written by whoever has something ready."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from synapse._frames import Buffer, Frame, FrameReader, Outgoing
+from synapse._life import EXIT_HOST_GONE, leave_at_once
+
+# Pieces from this size on are written as they are, smaller ones are joined into one write.
+_LARGE: Final = 64 * 1024
+_BATCH: Final = 256 * 1024
+_NOT_WAITING: Final = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class Channel:
+    """Frames over a socket that stays in blocking mode.
+
+    Reading belongs to the thread that holds `reading`. Writing is combined: frames are queued with `post`, and the
+    first thread to `flush` writes what every thread has queued.
+    """
+
+    __slots__ = ("_outgoing", "_reader", "_socket", "_writing", "on_host_gone", "reading")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._reader = FrameReader()
+        self._outgoing: deque[Outgoing] = deque()
+        self._writing = threading.Lock()
+        self.reading = threading.Lock()
+        self.on_host_gone: Callable[[], None] = lambda: leave_at_once(EXIT_HOST_GONE)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def detach(self) -> int:
+        """Give the descriptor away, in a forked child that must not use it."""
+        return self._socket.detach()
+
+    def limit_frames(self, max_frame_size: int) -> None:
+        self._reader.max_frame_size = max_frame_size
+
+    @property
+    def backlog(self) -> int:
+        """How many frames wait to be written."""
+        return len(self._outgoing)
+
+    def read(self) -> list[Frame]:
+        """Wait for bytes and return the frames they complete; the process ends when the host is gone."""
+        return self._read(self._receive)
+
+    def read_arrived(self) -> list[Frame]:
+        """Like `read`, without waiting."""
+        return self._read(self._receive_arrived)
+
+    def _read(self, receive: Callable[[memoryview], int]) -> list[Frame]:
+        try:
+            frames = self._reader.read(receive)
+        except BlockingIOError:
+            return []
+        except OSError:
+            frames = None
+        if frames is None:
+            self.on_host_gone()
+            leave_at_once(EXIT_HOST_GONE)
+        return frames
+
+    def _receive(self, into: memoryview) -> int:
+        # The one place that waits for the host: polling before blocking belongs here.
+        return self._socket.recv_into(into)
+
+    def _receive_arrived(self, into: memoryview) -> int:
+        return self._socket.recv_into(into, 0, _NOT_WAITING)
+
+    def post(self, frame: Outgoing) -> None:
+        """Queue a frame; it leaves with the next `flush` of any thread."""
+        self._outgoing.append(frame)
+
+    def send(self, frame: Outgoing) -> None:
+        self._outgoing.append(frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write all that is queued, unless another thread is at it: then that thread does."""
+        outgoing, writing = self._outgoing, self._writing
+        while outgoing:
+            # Whoever holds the lock looks at the queue again after releasing it, so giving up here loses nothing.
+            if not writing.acquire(blocking=False):
+                return
+            try:
+                self._write_queued(outgoing)
+            except OSError:
+                leave_at_once(EXIT_HOST_GONE)
+            finally:
+                writing.release()
+
+    def _write_queued(self, outgoing: deque[Outgoing]) -> None:
+        pieces: list[Buffer] = []
+        size = 0
+        while outgoing:
+            frame = outgoing.popleft()
+            for piece in (frame,) if isinstance(frame, bytes) else frame:
+                length = len(piece)
+                if length >= _LARGE:
+                    if pieces:
+                        self._socket.sendall(b"".join(pieces))
+                        pieces, size = [], 0
+                    self._socket.sendall(piece)
+                    continue
+                pieces.append(piece)
+                size += length
+            if size >= _BATCH:
+                self._socket.sendall(b"".join(pieces))
+                pieces, size = [], 0
+        if pieces:
+            self._socket.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))

@@ -1,0 +1,245 @@
+"""Which MessagePack codec the process uses, behind one interface: msgspec, else msgpack, else the runtime's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from synapse import _arrays, _msgpack
+from synapse._convert import ConvertIssue, Converter, converter, dec_hook, split_path
+from synapse._encode import EncodeIssue, plain, reduce
+from synapse._frames import Buffer
+from synapse._msgpack import MAX_DEPTH, Extension
+
+Decode = Callable[[Any], Any]
+# Elements of an array from this size on are written from where they are.
+_IN_PLACE: Final = 64 * 1024
+
+
+class DecodeIssue(Exception):
+    """A value that does not fit, and where."""
+
+    def __init__(self, path: str, issue: str) -> None:
+        super().__init__(f"{issue} (at {path})")
+        self.path = path
+        self.issue = issue
+
+
+class Codec(Protocol):
+    """What the rest of the runtime knows of a codec."""
+
+    name: str
+
+    def encode(self, value: Any) -> bytes:
+        """Encode a value; raises `EncodeIssue`."""
+        ...
+
+    def decode(self, data: Buffer) -> Any:
+        """Decode exactly one value; raises `DecodeIssue`."""
+        ...
+
+    def typed(self, annotation: Any) -> Decode:
+        """A decoder that also checks and converts to a type; raises `TypeError` for a type it cannot make."""
+        ...
+
+
+def encode_parts(codec: Codec, value: Any) -> bytes | tuple[Buffer, ...]:
+    """Like `codec.encode`, without a copy of large bytes and arrays that are the whole value."""
+    kind = type(value)
+    if kind is bytes or kind is bytearray:
+        if len(value) >= _IN_PLACE:
+            return b"\xc6" + len(value).to_bytes(4, "big"), value
+    elif hasattr(value, "__array_interface__") and getattr(value, "nbytes", 0) >= _IN_PLACE:
+        try:
+            head, elements = _arrays.from_numpy(value)
+        except (_arrays.ArrayIssue, AttributeError):
+            return codec.encode(value)
+        size = len(head) + len(elements)
+        return b"\xc9" + size.to_bytes(4, "big") + bytes((_arrays.EXTENSION,)) + head, elements
+    return codec.encode(value)
+
+
+def to_extension(code: int, data: Any) -> Any:
+    """The value of an extension that arrived."""
+    if code != _arrays.EXTENSION:
+        raise _msgpack.Malformed(f"an extension of the unknown type {code}")
+    return _arrays.to_array(data)
+
+
+class PlainCodec:
+    """The codec in plain Python."""
+
+    name = "python"
+
+    def encode(self, value: Any) -> bytes:
+        return _msgpack.encode(_plain(value))
+
+    def decode(self, data: Buffer) -> Any:
+        try:
+            return _msgpack.decode(data, to_extension)
+        except ValueError as error:
+            raise DecodeIssue("$", str(error)) from None
+
+    def typed(self, annotation: Any) -> Decode:
+        convert = converter(annotation)
+        return lambda data: apply(convert, self.decode(data))
+
+
+def apply(convert: Converter, value: Any, path: str = "$") -> Any:
+    """Convert a decoded value, with the error of a codec."""
+    try:
+        return convert.convert(value, path)
+    except ConvertIssue as error:
+        raise DecodeIssue(error.path, error.issue) from None
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return plain(value)
+    except RecursionError:
+        raise EncodeIssue("$", f"nested more than {MAX_DEPTH} levels deep, or within itself") from None
+
+
+class MsgpackCodec(PlainCodec):
+    """The `msgpack` package, for what is plain already."""
+
+    name = "msgpack"
+
+    def __init__(self) -> None:
+        import msgpack
+
+        self._pack = msgpack.packb
+        self._unpack = msgpack.unpackb
+        self._ext_type = msgpack.ExtType
+
+    def encode(self, value: Any) -> bytes:
+        packed: bytes = self._pack(_plain(value), default=self._default)
+        return packed
+
+    def _default(self, value: Any) -> Any:
+        return self._ext_type(value.code, bytes(value.data))
+
+    def decode(self, data: Buffer) -> Any:
+        try:
+            value = self._unpack(
+                data, raw=False, strict_map_key=False, ext_hook=self._extension, timestamp=3
+            )
+            _check(value, 0)
+        except Exception as error:
+            raise DecodeIssue("$", _malformed(error)) from None
+        return value
+
+    @staticmethod
+    def _extension(code: int, data: bytes) -> Any:
+        return to_extension(code, bytearray(data))
+
+
+_KEY_TYPES: Final = (str, int, float, bytes)
+
+
+def _check(value: Any, depth: int) -> None:
+    """What the msgpack package does not look at: keys and nesting."""
+    if isinstance(value, (list, dict)):
+        if depth >= MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, _KEY_TYPES):
+                    raise ValueError(f"a map key of type {type(key).__name__}")
+            value = value.values()
+        for item in value:
+            _check(item, depth + 1)
+
+
+def _malformed(error: Exception) -> str:
+    return str(error) or f"not MessagePack: {type(error).__name__}"
+
+
+class MsgspecCodec:
+    """The `msgspec` package: the fastest by far, and it decodes straight into types.
+
+    It does not look at keys and nesting beyond what it must; the host does.
+    """
+
+    name = "msgspec"
+
+    def __init__(self) -> None:
+        import msgspec
+
+        self._msgspec = msgspec
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self._reduce).encode
+        self._decode = msgspec.msgpack.Decoder(ext_hook=to_extension).decode
+
+    def _reduce(self, value: Any) -> Any:
+        if type(value) is not Extension:
+            value = reduce(value)
+        if type(value) is Extension:
+            return self._msgspec.msgpack.Ext(value.code, bytes(value.data))
+        return value
+
+    def encode(self, value: Any) -> bytes:
+        # msgspec takes the bytes of any memoryview, whatever its items are.
+        if type(value) is memoryview:
+            value = plain(value)
+        try:
+            return self._encode(value)
+        except Exception:
+            # Walking the value finds where the fault is; a value that has none is in a form that msgspec knows.
+            walked = _plain(value)
+        try:
+            return self._encode(walked)
+        except Exception as error:
+            raise EncodeIssue("$", str(error)) from None
+
+    def decode(self, data: Buffer) -> Any:
+        try:
+            return self._decode(data)
+        except (ValueError, RecursionError, OverflowError) as error:
+            raise DecodeIssue("$", str(error)) from None
+
+    def typed(self, annotation: Any) -> Decode:
+        convert = converter(annotation)
+        try:
+            decode = self.decoder(annotation)
+        except TypeError:
+            return lambda data: apply(convert, self.decode(data))
+
+        def typed(data: Any) -> Any:
+            try:
+                return decode(data)
+            except (ValueError, RecursionError, OverflowError) as error:
+                issue = self.issue(error)
+            # The items of a map have no names in msgspec's paths; walking the value gives them.
+            if "[...]" in issue.path or "key" in issue.issue:
+                apply(convert, self.decode(data))
+            raise issue
+
+        return typed
+
+    def decoder(self, annotation: Any) -> Decode:
+        """A decoder with msgspec's own errors; raises `TypeError` for a type that msgspec does not take."""
+        decode: Decode = self._msgspec.msgpack.Decoder(
+            annotation, dec_hook=dec_hook, ext_hook=to_extension
+        ).decode
+        return decode
+
+    @staticmethod
+    def issue(error: Exception) -> DecodeIssue:
+        return DecodeIssue(*split_path(str(error)))
+
+
+def choose(name: str | None = None) -> Codec:
+    """The best codec that can be imported, or the one called `name`."""
+    makers: dict[str, Callable[[], Codec]] = {
+        "msgspec": MsgspecCodec,
+        "msgpack": MsgpackCodec,
+        "python": PlainCodec,
+    }
+    if name is not None:
+        return makers[name]()
+    for make in makers.values():
+        try:
+            return make()
+        except ImportError:
+            continue
+    raise AssertionError("the plain codec needs nothing")

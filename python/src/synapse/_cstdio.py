@@ -1,0 +1,42 @@
+"""The C library's own output streams, which Python's do not share a buffer with."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_IOLBF = 1
+
+
+def _load() -> Any:
+    if sys.platform == "win32":
+        return None
+    try:
+        import ctypes
+
+        return ctypes.CDLL(None)
+    except Exception:
+        return None
+
+
+_libc = _load()
+
+
+def line_buffer_stdout() -> None:
+    """Let every line of `printf` leave at once, so that a crash does not take it along."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        name = "__stdoutp" if sys.platform == "darwin" else "stdout"
+        stdout = ctypes.c_void_p.in_dll(_libc, name)
+        _libc.setvbuf(stdout, None, _IOLBF, ctypes.c_size_t(0))
+
+
+def flush_all() -> None:
+    """Write what C code has printed without ending the line."""
+    flush: Callable[[None], int] | None = getattr(_libc, "fflush", None)
+    if flush is not None:
+        with contextlib.suppress(Exception):
+            flush(None)

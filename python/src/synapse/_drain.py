@@ -1,0 +1,84 @@
+"""The end of a worker: what runs is finished, then the process leaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from synapse import _life
+from synapse._frames import GO_AWAY, make_frame
+
+if TYPE_CHECKING:
+    from synapse._worker import Worker
+
+# How long a worker that said `GoAway` goes on refusing what was on its way to it.
+_LINGER_SECONDS: Final = 1.0
+# How long tasks have to end after they were cancelled.
+_CANCELLING_SECONDS: Final = 0.1
+
+
+class Drain:
+    """Knows whether the worker is leaving, and leaves when it may."""
+
+    __slots__ = ("_finished", "_shutting_down", "_worker", "begun")
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._finished = threading.Event()
+        self._shutting_down = False
+        self.begun = False
+
+    def finished(self) -> None:
+        """The last open call has ended."""
+        self._finished.set()
+
+    def go_away(self) -> None:
+        """Tell the host to send nothing more, finish what runs, and leave: without the host having asked.
+
+        Runs in a thread of its own, and does not return.
+        """
+        if self.begun:
+            return
+        self.begun = True
+        worker = self._worker
+        worker.channel.send(make_frame(GO_AWAY, 0))
+        if worker.open_calls:
+            self._finished.wait()
+        time.sleep(_LINGER_SECONDS)
+        if not self._shutting_down:
+            self._leave()
+
+    def shut_down(self, grace: float) -> None:
+        """Leave within `grace` seconds, as the host asked."""
+        if self._shutting_down:
+            return
+        self._shutting_down = True
+        self.begun = True
+        threading.Thread(
+            target=self._shut_down, args=(grace,), name="synapse-shutdown", daemon=True
+        ).start()
+
+    def _shut_down(self, grace: float) -> None:
+        worker = self._worker
+        deadline = time.monotonic() + grace
+        # The answer that ended the drain may not have been the last thing to happen: look at the table itself.
+        while worker.open_calls and time.monotonic() < deadline:
+            self._finished.wait(max(0.0, deadline - time.monotonic()))
+            self._finished.clear()
+        if worker.open_calls:
+            worker.cancel_all()
+            self._finished.wait(_CANCELLING_SECONDS)
+        self._leave()
+
+    def _leave(self) -> None:
+        worker = self._worker
+        worker.end_output()
+        worker.channel.flush()
+        _life.end(0)
+
+    def on_host_gone(self) -> None:
+        """The end of the channel: expected when this worker is leaving and owes no answer."""
+        if self.begun and not self._worker.open_calls:
+            _life.end(0)
+        _life.leave_at_once(_life.EXIT_HOST_GONE)

@@ -1,0 +1,131 @@
+"""Frames of the protocol: their kinds, how one is written and how a stream of bytes becomes frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, NamedTuple, TypeAlias
+
+REQUEST: Final = 1
+SUCCESS: Final = 2
+FAIL: Final = 3
+DIE: Final = 4
+INTERRUPTED: Final = 5
+CHUNK: Final = 6
+CREDIT: Final = 7
+CANCEL: Final = 8
+HELLO: Final = 9
+WELCOME: Final = 10
+LOG: Final = 11
+PING: Final = 12
+PONG: Final = 13
+GO_AWAY: Final = 14
+SHUTDOWN: Final = 15
+
+PROTOCOL_VERSION: Final = 1
+HEADER: Final = Struct("<IBBHI")
+HEADER_SIZE: Final = HEADER.size
+# The length field counts what follows it.
+LENGTH_SIZE: Final = 4
+FIXED_SIZE: Final = HEADER_SIZE - LENGTH_SIZE
+
+DEFAULT_MAX_FRAME_SIZE: Final = 16 * 1024 * 1024
+# A frame that does not fit gets memory of its own, which the values decoded from it may keep.
+_BUFFER_SIZE: Final = 256 * 1024
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+#: What one write may consist of: a whole frame, or its pieces.
+Outgoing: TypeAlias = "bytes | tuple[Buffer, ...]"
+
+
+class ProtocolBroken(Exception):
+    """The peer sent something after which the stream cannot be trusted."""
+
+
+class Frame(NamedTuple):
+    kind: int
+    id: int
+    meta: bytes
+    payload: bytearray | memoryview
+
+
+def make_frame(kind: int, id: int, payload: bytes = b"", meta: bytes = b"") -> bytes:
+    length = FIXED_SIZE + len(meta) + len(payload)
+    return HEADER.pack(length, kind, 0, len(meta), id) + meta + payload
+
+
+class FrameReader:
+    """Turns what arrives into frames; every payload it hands out is memory that nobody else writes to."""
+
+    __slots__ = ("_buffer", "_filled", "_large", "_large_filled", "_view", "max_frame_size")
+
+    def __init__(self, max_frame_size: int = DEFAULT_MAX_FRAME_SIZE) -> None:
+        self.max_frame_size = max_frame_size
+        self._buffer = bytearray(_BUFFER_SIZE)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._large: bytearray | None = None
+        self._large_filled = 0
+
+    def read(self, receive: Callable[[memoryview], int]) -> list[Frame] | None:
+        """Read once and return the frames that are complete, or `None` at the end of the stream.
+
+        Raises:
+            ProtocolBroken: What arrived is not a sequence of frames within the limits.
+        """
+        if self._large is not None:
+            return self._read_large(self._large, receive)
+        received = receive(self._view[self._filled :])
+        if received == 0:
+            return None
+        end = self._filled + received
+        buffer, view, unpack = self._buffer, self._view, HEADER.unpack_from
+        frames: list[Frame] = []
+        start = 0
+        while end - start >= HEADER_SIZE:
+            length, kind, _, meta_size, id = unpack(buffer, start)
+            self._check(length, meta_size)
+            after = start + LENGTH_SIZE + length
+            if after > end:
+                break
+            payload_start = start + HEADER_SIZE + meta_size
+            meta = bytes(view[start + HEADER_SIZE : payload_start]) if meta_size else b""
+            frames.append(Frame(kind, id, meta, buffer[payload_start:after]))
+            start = after
+        rest = end - start
+        if rest >= LENGTH_SIZE:
+            length = int.from_bytes(view[start : start + LENGTH_SIZE], "little")
+            self._check(length, 0)
+            if length + LENGTH_SIZE > _BUFFER_SIZE:
+                self._large = bytearray(length + LENGTH_SIZE)
+                self._large[:rest] = view[start:end]
+                self._large_filled = rest
+                rest = 0
+        if rest and start:
+            buffer[:rest] = buffer[start:end]
+        self._filled = rest
+        return frames
+
+    def _read_large(
+        self, large: bytearray, receive: Callable[[memoryview], int]
+    ) -> list[Frame] | None:
+        view = memoryview(large)
+        received = receive(view[self._large_filled :])
+        if received == 0:
+            return None
+        self._large_filled += received
+        if self._large_filled < len(large):
+            return []
+        self._large = None
+        length, kind, _, meta_size, id = HEADER.unpack_from(large, 0)
+        self._check(length, meta_size)
+        payload_start = HEADER_SIZE + meta_size
+        return [Frame(kind, id, bytes(view[HEADER_SIZE:payload_start]), view[payload_start:])]
+
+    def _check(self, length: int, meta_size: int) -> None:
+        if length < FIXED_SIZE:
+            raise ProtocolBroken(f"a frame length of {length} is below {FIXED_SIZE}")
+        if length > self.max_frame_size:
+            raise ProtocolBroken(f"a frame length of {length} is above {self.max_frame_size}")
+        if FIXED_SIZE + meta_size > length:
+            raise ProtocolBroken(f"a meta length of {meta_size} is beyond its frame")

@@ -1,0 +1,158 @@
+"""The handlers of a module: what `@synapse.handler` registers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, overload
+
+from synapse._codec import Codec
+from synapse._declared import Error
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MAX_NAME: Final = 200
+_COROUTINE_FLAGS: Final = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
+
+
+class Handler:
+    """A registered function: its name, its kind, and once prepared the way from a payload to its arguments."""
+
+    __slots__ = ("bind", "function", "is_async", "is_stream", "name", "place", "raises")
+
+    def __init__(self, function: Callable[..., Any], name: str, raises: tuple[type[Error], ...]) -> None:
+        self.function = function
+        self.name = name
+        self.raises = raises
+        self.place = _place(function)
+        code = _underlying(function)
+        self.is_async = inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)
+        self.is_stream = inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
+        self.bind: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any] | None]]
+
+    def prepare(self, codec: Codec) -> None:
+        """Build the decoder of the arguments, when the names in annotations exist.
+
+        Raises:
+            TypeError: A parameter cannot be filled from a payload.
+        """
+        from synapse._binding import binder
+
+        self.bind = binder(self.function, self.name, codec)
+
+
+registry: Final[dict[str, Handler]] = {}
+
+
+@overload
+def handler(function: F, /) -> F: ...
+
+
+@overload
+def handler(
+    *, name: str | None = None, raises: Iterable[type[Error]] = ()
+) -> Callable[[F], F]: ...
+
+
+def handler(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    raises: Iterable[type[Error]] = (),
+) -> Any:
+    """Let TypeScript call a function.
+
+    Use it bare, or with options. The function itself is returned, so that it can be called and tested as ever.
+
+    What a call sends is decoded to the annotations and checked before the function runs. A single parameter that is not
+    annotated, or whose type is a map (`dict`, `Mapping`, `Any`, a `TypedDict`, dataclass, msgspec `Struct` or pydantic
+    model), receives all of it; so does a single positional-only parameter, whatever its type. Otherwise the keys of
+    what was sent are bound to the parameters by name.
+
+    Args:
+        function: The function, coroutine function or generator function.
+        name: The name to call it by, instead of the function's own.
+        raises: The declared errors of the handler. One that is raised travels as a value; any other exception travels
+            as an exception with its traceback.
+
+    Raises:
+        TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several positional-only ones.
+        ValueError: The name is not a name, or belongs to another handler already.
+
+    Example:
+        >>> import synapse
+        >>> class Empty(synapse.Error):
+        ...     "There are no values."
+        >>> @synapse.handler(raises=[Empty])
+        ... def mean(values: list[float]) -> float:
+        ...     if not values:
+        ...         raise Empty()
+        ...     return sum(values) / len(values)
+        >>> mean([1, 2, 3])
+        2.0
+    """
+    if function is None:
+        return lambda decorated: _register(decorated, name, raises)
+    return _register(function, name, raises)
+
+
+def _register(function: F, name: str | None, raises: Iterable[type[Error]]) -> F:
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"synapse.handler decorates functions, not {function!r}")
+    if name is None:
+        name = getattr(_unwrapped(function), "__name__", None)
+    declared = tuple(raises)
+    for each in declared:
+        if not (isinstance(each, type) and issubclass(each, Error)):
+            raise TypeError(f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}")
+    new = Handler(function, _checked_name(name, function), declared)
+    _check_parameters(new)
+    old = registry.get(new.name)
+    # A module that is loaded again registers the same functions from the same places.
+    if old is not None and old.place != new.place:
+        raise ValueError(f"two handlers are called `{new.name}`: {old.place} and {new.place}")
+    registry[new.name] = new
+    return function
+
+
+def _checked_name(name: object, function: object) -> str:
+    if name is None or name == "<lambda>":
+        raise ValueError(f"give the handler {function!r} a name: @synapse.handler(name=...)")
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a handler is text, not {name!r}")
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or any(map(str.isspace, name)):
+        raise ValueError(
+            f"{name[:_MAX_NAME]!r} cannot name a handler: 1 to {_MAX_NAME} printable characters without spaces"
+        )
+    return name
+
+
+def _check_parameters(handler: Handler) -> None:
+    kinds = [parameter.kind for parameter in inspect.signature(handler.function).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise TypeError(f"handler `{handler.name}`: *args cannot be filled, name the parameters")
+    if inspect.Parameter.POSITIONAL_ONLY in kinds and len(kinds) > 1:
+        raise TypeError(
+            f"handler `{handler.name}`: parameters are bound by name, which positional-only ones have not"
+        )
+
+
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _underlying(function: Any) -> Any:
+    """What decides whether a call gives a coroutine or a generator."""
+    function = _unwrapped(function)
+    if inspect.isroutine(function):
+        return function
+    return type(function).__call__
+
+
+def _place(function: Any) -> str:
+    code = getattr(inspect.unwrap(_unwrapped(function)), "__code__", None)
+    return "an object without a place" if code is None else f"{code.co_filename}:{code.co_firstlineno}"

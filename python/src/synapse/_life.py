@@ -1,0 +1,193 @@
+"""The life of the process: it dies with its host, in every state, and ends in an orderly way otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+EXIT_HOST_GONE: Final = 75
+EXIT_PROTOCOL_BROKEN: Final = 76
+EXIT_PARENT_CHANGED: Final = 77
+EXIT_BAD_START: Final = 78
+
+CHANNEL_FD: Final = 3
+LIFELINE_FD: Final = 4
+CRASH_FD: Final = 5
+
+_OOM_SCORE: Final = 500
+_PR_SET_PDEATHSIG: Final = 1
+_ENDING_SECONDS: Final = 1.0
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End the process without running anything else."""
+    os._exit(code)
+
+
+def claim_descriptors() -> None:
+    """Keep descriptors 3, 4 and 5 to this process: programs it starts and children it forks do not get them."""
+    for fd in (CHANNEL_FD, LIFELINE_FD, CRASH_FD):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(fd, False)
+
+
+def close_in_child(detach_channel: Callable[[], int]) -> None:
+    """In a forked child, close what belongs to the worker: a copy would keep the host's streams open."""
+    lifeline, crashes = _is_stream(LIFELINE_FD), _is_stream(CRASH_FD)
+
+    def close() -> None:
+        fds = [detach_channel()]
+        if lifeline:
+            fds.append(LIFELINE_FD)
+        if crashes:
+            faulthandler.disable()
+            fds.append(CRASH_FD)
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close)
+
+
+def _is_stream(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def tie_to_host() -> None:
+    """Make the kernel end this process when the host is gone, whatever it is doing by then.
+
+    Where the platform cannot, the end of the channel is what remains.
+    """
+    host_pid = _host_pid(os.environ.pop("SYNAPSE_PPID", ""))
+    wants_signal = os.environ.pop("SYNAPSE_PDEATHSIG", "") != "0"
+    if sys.platform == "linux":
+        _hold_lifeline()
+        if wants_signal:
+            _ask_for_death_signal()
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+            if int(file.read()) < _OOM_SCORE:
+                file.seek(0)
+                file.write(str(_OOM_SCORE))
+    if host_pid is not None and _parent_changed(host_pid):
+        leave_at_once(EXIT_PARENT_CHANGED)
+
+
+def _host_pid(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def _hold_lifeline() -> None:
+    if not _is_stream(LIFELINE_FD):
+        return
+    import fcntl
+    import signal
+
+    # The kernel sends the signal itself, so that neither the GIL nor a busy thread is in the way. The whole group gets
+    # it, but only a group that is ours: started inside another one, we must not take that with us.
+    leads = os.getpgrp() == os.getpid()
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(LIFELINE_FD, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
+        fcntl.fcntl(LIFELINE_FD, fcntl.F_SETOWN, -os.getpgrp() if leads else os.getpid())
+        flags = fcntl.fcntl(LIFELINE_FD, fcntl.F_GETFL)
+        fcntl.fcntl(LIFELINE_FD, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    if _hung_up(LIFELINE_FD):
+        leave_at_once(EXIT_HOST_GONE)
+
+
+def _ask_for_death_signal() -> None:
+    import signal
+
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _hung_up(fd: int) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLHUP)
+    try:
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+    except OSError:
+        return False
+
+
+def _parent_changed(host_pid: int) -> bool:
+    parent = os.getppid()
+    # 0: the parent is in another process id namespace, where the number it told means another process or none.
+    if parent in (host_pid, 0):
+        return False
+    try:
+        os.kill(host_pid, 0)
+    except ProcessLookupError:
+        # The host died, or its number is of another namespace (a container with an init process of its own). The
+        # streams tell these apart: a host that died has let go of them.
+        return hasattr(os, "fork") and any(map(_hung_up, (CHANNEL_FD, LIFELINE_FD)))
+    except OSError:
+        return False
+    return True
+
+
+def watch_crashes() -> None:
+    """Write the stacks of all threads to descriptor 5 at a fatal signal, and to stderr where there is none."""
+    with contextlib.suppress(Exception):
+        faulthandler.enable(file=CRASH_FD if _is_open(CRASH_FD) else 2, all_threads=True)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def on_terminate(leave: Callable[[], None]) -> None:
+    """SIGTERM calls `leave`, in a thread of its own."""
+    import _thread
+    import signal
+
+    def start(_number: int, _frame: Any) -> None:
+        # The main thread may have been interrupted anywhere, with any lock in its hands.
+        _thread.start_new_thread(leave, ())
+
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(signal.SIGTERM, start)
+
+
+def end(code: int) -> NoReturn:
+    """Flush, run the functions registered with `atexit`, and leave, all within a limit of time."""
+    threading.Thread(target=_leave_after, args=(_ENDING_SECONDS, code), daemon=True).start()
+    try:
+        import atexit
+
+        from synapse import _cstdio
+
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                with contextlib.suppress(Exception):
+                    stream.flush()
+        _cstdio.flush_all()
+    except BaseException:
+        pass
+    os._exit(code)
+
+
+def _leave_after(seconds: float, code: int) -> None:
+    time.sleep(seconds)
+    os._exit(code)

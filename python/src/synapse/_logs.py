@@ -1,0 +1,301 @@
+"""What a module prints and logs, on its way to the host as `Log` frames."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from types import FrameType
+from typing import Any, Final, NamedTuple, TextIO
+
+from synapse import _cstdio
+from synapse._calls import Call
+from synapse._channel import Channel
+from synapse._codec import Codec
+from synapse._context import current_call
+from synapse._errors import describe
+from synapse._frames import LOG, make_frame
+
+_MAX_HELD: Final = 1000
+_MAX_BACKLOG: Final = 4096
+_MAX_MESSAGE: Final = 64 * 1024
+
+
+class Place(NamedTuple):
+    file: str | None
+    line: int | None
+
+
+_NOWHERE: Final = Place(None, None)
+
+
+class LogSender:
+    """Sends `Log` frames, from `open` on; records from before are held, up to a number."""
+
+    __slots__ = ("_channel", "_codec", "_dropped", "_held")
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._channel: Channel | None = None
+        self._held: deque[dict[str, Any]] = deque()
+        self._dropped = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._channel is not None
+
+    def open(self, channel: Channel) -> None:
+        """Begin to send, with what was held: the host has been told who speaks."""
+        self._channel = channel
+        while self._held:
+            self._send(channel, self._held.popleft())
+
+    def close(self) -> None:
+        """Stop, in a forked child, which has no channel."""
+        self._channel = None
+        self._held.clear()
+
+    def send(
+        self,
+        level: int,
+        logger: str,
+        message: str,
+        place: Place = _NOWHERE,
+        at: float | None = None,
+        exception: dict[str, Any] | None = None,
+    ) -> None:
+        """Send a record. Never raises; where the host does not keep up, records are dropped and counted."""
+        call = current_call.get()
+        record = {
+            "level": level,
+            "logger": logger,
+            "message": _sendable(message),
+            "time": (time.time() if at is None else at) * 1000,
+            "id": None if call is None or call.answered else call.id,
+            "file": None if place.file is None else _sendable(place.file),
+            "line": place.line,
+            "exception": exception,
+        }
+        channel = self._channel
+        if channel is None and len(self._held) < _MAX_HELD:
+            self._held.append(record)
+        elif channel is None or channel.backlog > _MAX_BACKLOG:
+            self._dropped += 1
+        else:
+            self._send(channel, record)
+
+    def _send(self, channel: Channel, record: dict[str, Any]) -> None:
+        if self._dropped and not self._held:
+            record["dropped"], self._dropped = self._dropped, 0
+        with contextlib.suppress(Exception):
+            channel.send(make_frame(LOG, 0, self._codec.encode(record)))
+
+
+def _sendable(text: str) -> str:
+    text = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}… (+{len(text) - _MAX_MESSAGE})"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+class _Partial(NamedTuple):
+    text: str
+    place: Place
+
+
+class LogStream(io.TextIOBase):
+    """A text stream whose lines are records.
+
+    Until the sender is open, and in forked children, text goes to the descriptor beneath, which the host drains as well:
+    there it is seen at once, and a crash loses none of it.
+    """
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    newlines = None
+    line_buffering = True
+    mode = "w"
+
+    def __init__(self, sender: LogSender, beneath: TextIO, level: int, name: str) -> None:
+        self._sender = sender
+        self._beneath = beneath
+        self._level = level
+        self._logger = name
+        self._partials: dict[tuple[int, Call | None], _Partial] = {}
+        self.name = f"<{name}>"
+
+    @property
+    def buffer(self) -> Any:
+        """The binary stream beneath: what is written there reaches the host as plain output."""
+        return self._beneath.buffer
+
+    def fileno(self) -> int:
+        return self._beneath.fileno()
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def reconfigure(self, **_options: Any) -> None:
+        """Do nothing: encoding and buffering are fixed."""
+
+    def close(self) -> None:
+        """Do nothing: whoever prints next needs the stream."""
+
+    def flush(self) -> None:
+        self._beneath.flush()
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if not self._sender.is_open:
+            return self._beneath.write(text)
+        key = (threading.get_ident(), current_call.get())
+        partial = self._partials.pop(key, None)
+        place = _caller(sys._getframe(1)) if partial is None else partial.place
+        *lines, rest = (text if partial is None else partial.text + text).split("\n")
+        for line in lines:
+            self._emit(line, place)
+        # A progress bar writes over its line again and again: only what stands there at last matters.
+        rest = rest[rest.rfind("\r", 0, -1) + 1 :]
+        while len(rest) > _MAX_MESSAGE:
+            self._emit(rest[:_MAX_MESSAGE], place)
+            rest = rest[_MAX_MESSAGE:]
+        if rest:
+            self._partials[key] = _Partial(rest, place)
+        return len(text)
+
+    def _emit(self, line: str, place: Place) -> None:
+        line = line[line.rfind("\r", 0, -1) + 1 :].rstrip("\r")
+        for start in range(0, len(line) or 1, _MAX_MESSAGE):
+            self._sender.send(self._level, self._logger, line[start : start + _MAX_MESSAGE], place)
+
+    def end_call(self, call: Call) -> None:
+        """Send what a call has printed without ending the line."""
+        if self._partials:
+            for key in [key for key in list(self._partials) if key[1] is call]:
+                self._end(key)
+
+    def end_all(self) -> None:
+        """Send every line that is not ended."""
+        for key in list(self._partials):
+            self._end(key)
+
+    def _end(self, key: tuple[int, Call | None]) -> None:
+        partial = self._partials.pop(key, None)
+        if partial is not None:
+            token = current_call.set(key[1])
+            try:
+                self._emit(partial.text, partial.place)
+            finally:
+                current_call.reset(token)
+
+
+def _caller(frame: FrameType | None) -> Place:
+    # A handler of the logging module writes on behalf of who logs.
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("logging"):
+        frame = frame.f_back
+    return _NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+class LogHandler(logging.Handler):
+    """The handler at the root of `logging`: it sends records instead of formatting them."""
+
+    def __init__(self, sender: LogSender) -> None:
+        super().__init__()
+        self._sender = sender
+        self._emitting = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Describing an exception runs code of the user's, which may log.
+        if getattr(self._emitting, "now", False):
+            return
+        self._emitting.now = True
+        try:
+            self._send(record)
+        except Exception:
+            pass
+        finally:
+            self._emitting.now = False
+
+    def _send(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception as error:
+            message = f"{record.msg!s} ({type(error).__name__} while formatting)"
+        if record.stack_info:
+            message = f"{message}\n{record.stack_info}"
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        self._sender.send(
+            record.levelno,
+            record.name,
+            message,
+            Place(record.pathname, record.lineno),
+            record.created,
+            None if error is None else describe(error),
+        )
+
+
+class Output:
+    """The redirected output of the process."""
+
+    __slots__ = ("_handler", "_stderr", "_stdout", "sender")
+
+    def __init__(self, codec: Codec) -> None:
+        self.sender = LogSender(codec)
+        self._handler = LogHandler(self.sender)
+        self._stdout = self._redirected(sys.stdout, logging.INFO, "stdout")
+        self._stderr = self._redirected(sys.stderr, logging.WARNING, "stderr")
+
+    def _redirected(self, beneath: TextIO | None, level: int, name: str) -> LogStream:
+        if beneath is None:
+            beneath = open(sys.platform == "win32" and "nul" or "/dev/null", "w")  # noqa: SIM115
+        with contextlib.suppress(Exception):
+            beneath.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr,unused-ignore]
+        return LogStream(self.sender, beneath, level, name)
+
+    def redirect(self) -> None:
+        """Take over `sys.stdout`, `sys.stderr`, logging and warnings.
+
+        logging gets its root handler from `adopt_logging`, after the module is imported: `logging.basicConfig` in the
+        module does nothing where there is one already, and the level it sets is wanted. Until then the handler of last
+        resort is ours.
+        """
+        sys.stdout, sys.stderr = self._stdout, self._stderr
+        logging.lastResort = self._handler
+        logging.root.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        warnings.simplefilter("default", append=True)
+
+    def adopt_logging(self) -> None:
+        """Put our handler at the root, for those that would print records to stdout or stderr."""
+        root = logging.root
+        for handler in root.handlers[:]:
+            ours = (self._stdout, self._stderr)
+            if type(handler) is logging.StreamHandler and handler.stream in ours:
+                root.removeHandler(handler)
+        root.addHandler(self._handler)
+
+    def end_call(self, call: Call) -> None:
+        self._stdout.end_call(call)
+        self._stderr.end_call(call)
+
+    def has_partial(self) -> bool:
+        return bool(self._stdout._partials or self._stderr._partials)
+
+    def flush_c(self) -> None:
+        """Let go of what C code printed without ending the line."""
+        _cstdio.flush_all()
+
+    def end_all(self) -> None:
+        self._stdout.end_all()
+        self._stderr.end_all()

@@ -1,0 +1,155 @@
+"""Asynchronous handlers: tasks on an asyncio loop, in the reading thread or in one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from synapse._calls import Call
+from synapse._codec import DecodeIssue
+from synapse._context import current_call
+from synapse._follower import Pace
+from synapse._frames import Outgoing
+
+if TYPE_CHECKING:
+    from synapse._worker import Worker
+
+
+class _WatchedSelector(selectors.DefaultSelector):
+    """Tells the follower when the loop is held up: it is waiting here whenever nothing keeps it."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__()
+        self._pace = pace
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._pace.busy = False
+        try:
+            return super().select(timeout)
+        finally:
+            self._pace.leave_reading()
+
+
+class TaskRunner:
+    """Runs calls as tasks of one loop. Everything but `submit`, `cancel` and `cancel_all` happens in its thread."""
+
+    def __init__(self, worker: Worker, pace: Pace | None) -> None:
+        self._worker = worker
+        selector = None if pace is None else _WatchedSelector(pace)
+        self.loop = asyncio.SelectorEventLoop(selector)
+        self._thread: int | None = None
+        self._flushing = False
+
+    def start_thread(self) -> None:
+        """Run the loop in a daemon thread, beside synchronous handlers."""
+        threading.Thread(target=self.run, name="synapse-loop", daemon=True).start()
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self._thread = threading.get_ident()
+        # A handler cannot stop the loop: SystemExit and KeyboardInterrupt in callbacks of its own can.
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:
+                self.loop.call_exception_handler(
+                    {"message": "A callback left the loop", "exception": error}
+                )
+
+    def read_when_ready(self, fd: int, read: Callable[[], None]) -> None:
+        self.loop.add_reader(fd, read)
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Start calls, all of a batch with one wake-up."""
+        if self._thread == threading.get_ident():
+            self._start_all(calls)
+        else:
+            self.loop.call_soon_threadsafe(self._start_all, calls)
+
+    def cancel(self, call: Call) -> None:
+        if self._thread == threading.get_ident():
+            self._cancel(call)
+        else:
+            self.loop.call_soon_threadsafe(self._cancel, call)
+
+    def _cancel(self, call: Call) -> None:
+        # Without a task it has not started, and looks at `cancelled` when it does; or it has ended.
+        if call.task is not None and not call.answered:
+            call.task.cancel()
+
+    def _start_all(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._start(call)
+        self._flush_soon()
+
+    def _start(self, call: Call) -> None:
+        worker = self._worker
+        call.started = True
+        if call.cancelled or call.deadline is not None and time.monotonic() >= call.deadline:
+            worker.end(call, worker.answers.interrupted(call.id))
+            return
+        try:
+            arguments, named = call.handler.bind(call.payload)
+        except DecodeIssue as issue:
+            worker.end(call, worker.answers.decode_failed(call.id, issue))
+            return
+        except BaseException as error:
+            worker.end(call, worker.answers.exception(call.id, error))
+            return
+        call.payload = None
+        context = contextvars.copy_context()
+        context.run(current_call.set, call)
+        call.task = task = _make_task(self.loop, self._run(call, arguments, named), context)
+        if task.done():
+            self._finish(call, task)
+        else:
+            # Not in the coroutine: a task that is cancelled before its first step never runs it.
+            task.add_done_callback(functools.partial(self._finish, call))
+
+    async def _run(
+        self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
+    ) -> Outgoing:
+        answers, handler = self._worker.answers, call.handler
+        try:
+            value = await handler.function(*arguments, **(named or {}))
+        except asyncio.CancelledError as error:
+            # Without a request to cancel it, something that the handler waited for was cancelled.
+            if call.cancelled:
+                return answers.interrupted(call.id)
+            return answers.failure(call.id, handler, error)
+        except BaseException as error:
+            return answers.failure(call.id, handler, error)
+        return answers.success(call.id, value)
+
+    def _finish(self, call: Call, task: asyncio.Task[Outgoing]) -> None:
+        answers = self._worker.answers
+        self._worker.end(
+            call, answers.interrupted(call.id) if task.cancelled() else task.result()
+        )
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._worker.channel.flush()
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, context: contextvars.Context
+) -> asyncio.Task[Any]:
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+    if sys.version_info >= (3, 11):
+        return asyncio.Task(coroutine, loop=loop, context=context)
+    return context.run(asyncio.Task, coroutine, loop=loop)

@@ -1,0 +1,144 @@
+"""From the command line to a serving worker."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+import sysconfig
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+from synapse import _codec, _cstdio, _errors, _handlers, _life
+from synapse._channel import Channel
+from synapse._codec import Codec
+from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
+from synapse._logs import Output
+from synapse._version import VERSION
+from synapse._worker import Worker
+
+_MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_SWITCH_SECONDS: Final = 0.001
+
+
+def run(arguments: list[str]) -> NoReturn:
+    """Be a worker for the module that the one argument names; the process ends here."""
+    _life.claim_descriptors()
+    _life.tie_to_host()
+    _life.watch_crashes()
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    entrypoint = _entrypoint(arguments)
+    channel = _channel()
+    codec = _codec.choose()
+    output = Output(codec)
+    output.redirect()
+    _life.close_in_child(lambda: _leave_to_parent(channel, output))
+    _cstdio.line_buffer_stdout()
+    # A handler that computes holds up the threads that answer cancels by as much.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    _add_module_directory(os.getcwd())
+    try:
+        load(entrypoint, os.getcwd())
+        for handler in _handlers.registry.values():
+            handler.prepare(codec)
+    except BaseException as error:
+        _fail(channel, codec, output, error)
+    output.adopt_logging()
+    worker = Worker(channel, codec, _handlers.registry, output)
+    _life.on_terminate(worker.drain.go_away)
+    channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
+    output.sender.open(channel)
+    worker.serve()
+    raise AssertionError("a worker serves until its process ends")
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"synapse: {why}", file=sys.stderr, flush=True)
+    _life.leave_at_once(_life.EXIT_BAD_START)
+
+
+def _entrypoint(arguments: list[str]) -> str:
+    if len(arguments) != 1:
+        _refuse("expected one argument, the name of a module")
+    if _MODULE_NAME.fullmatch(arguments[0]) is None:
+        _refuse(f"{arguments[0]!r} is not the name of a module")
+    return arguments[0]
+
+
+def _channel() -> Channel:
+    try:
+        return Channel(socket.socket(fileno=_life.CHANNEL_FD))
+    except OSError:
+        _refuse(f"descriptor {_life.CHANNEL_FD} is not a socket: workers are started by their host")
+
+
+def _leave_to_parent(channel: Channel, output: Output) -> int:
+    output.sender.close()
+    return channel.detach()
+
+
+def _add_module_directory(directory: str) -> None:
+    """Put the module's directory behind the standard library, whose modules it must not replace, before the rest."""
+    paths = sysconfig.get_paths()
+    packages = {paths["purelib"], paths["platlib"]}
+    for index, entry in enumerate(sys.path):
+        if entry in packages or "site-packages" in entry or "dist-packages" in entry:
+            sys.path.insert(index, directory)
+            return
+    sys.path.append(directory)
+
+
+def load(entrypoint: str, directory: str) -> ModuleType:
+    """Import the module of the user.
+
+    A module at the top is loaded from its file, so that one named like a module of the standard library is found; it is
+    not put in that one's place then.
+    """
+    name = entrypoint.partition(".")[0]
+    if name == "synapse":
+        raise ImportError("a module cannot be called `synapse`: that is the name of the runtime")
+    if "." in entrypoint:
+        return importlib.import_module(entrypoint)
+    for file in (f"{name}.py", os.path.join(name, "__init__.py")):
+        path = os.path.join(directory, file)
+        if os.path.isfile(path):
+            break
+    else:
+        return importlib.import_module(name)
+    package = [os.path.dirname(path)] if file.endswith("__init__.py") else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if name not in sys.stdlib_module_names and name not in sys.modules:
+        sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _fail(channel: Channel, codec: Codec, output: Output, error: BaseException) -> NoReturn:
+    hello = {**_hello(codec), "failure": _errors.describe(error)}
+    channel.send(make_frame(HELLO, 0, codec.encode(hello)))
+    output.adopt_logging()
+    output.sender.open(channel)
+    _life.end(1)
+
+
+def _hello(codec: Codec) -> dict[str, Any]:
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "runtime": VERSION,
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "pid": os.getpid(),
+        "codec": codec.name,
+        "methods": [
+            {"name": handler.name, "stream": handler.is_stream, "async": handler.is_async}
+            for handler in _handlers.registry.values()
+        ],
+        "contract": None,
+    }

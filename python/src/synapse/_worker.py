@@ -1,0 +1,317 @@
+"""The worker: takes frames, runs handlers, and answers every call exactly once."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from synapse import _frames, _life
+from synapse._answers import Answers
+from synapse._calls import Call
+from synapse._channel import Channel
+from synapse._codec import Codec, DecodeIssue
+from synapse._context import current_call
+from synapse._drain import Drain
+from synapse._follower import Follower, Pace
+from synapse._frames import Frame, Outgoing, ProtocolBroken, make_frame
+from synapse._handlers import Handler
+from synapse._logs import Output
+from synapse._requests import Requests
+
+if TYPE_CHECKING:
+    from synapse._loop import TaskRunner
+    from synapse._pool import Pool
+
+
+class Settings(NamedTuple):
+    """What `Welcome` says."""
+
+    max_frame_size: int
+    concurrency: int
+    max_open_calls: int
+
+
+class Worker:
+    """One connection to the host, served until the process leaves.
+
+    Whoever holds `channel.reading` handles frames. Synchronous handlers run on the main thread, which reads when it has
+    nothing to run, or in a `Pool`; asynchronous ones in a `TaskRunner`, which is the main thread where no handler is
+    synchronous.
+    """
+
+    def __init__(
+        self, channel: Channel, codec: Codec, handlers: Mapping[str, Handler], output: Output
+    ) -> None:
+        self.channel = channel
+        self.answers = Answers(codec)
+        self.drain = Drain(self)
+        self._codec = codec
+        self._handlers = handlers
+        self._output = output
+        self._calls: dict[int, Call] = {}
+        self._requests = Requests(self._handlers, codec, self.answers, self._calls)
+        self._ready: deque[Call] = deque()
+        self._ready_tasks: list[Call] = []
+        self._cancelling = threading.Lock()
+        self._pace = Pace()
+        self._following = False
+        self._main_waits = False
+        self._pool: Pool | None = None
+        self._tasks: TaskRunner | None = None
+        self.ignored = 0
+
+    @property
+    def open_calls(self) -> int:
+        return len(self._calls)
+
+    def serve(self) -> None:
+        """Answer the host until it is done with this worker; does not return."""
+        self.channel.on_host_gone = self.drain.on_host_gone
+        try:
+            early = self._await_welcome()
+            if self._tasks is not None and not self._has_synchronous():
+                self._serve_on_loop(self._tasks, early)
+            else:
+                self._serve_on_main(early)
+        except ProtocolBroken as error:
+            self._leave_broken(error)
+
+    def _leave_broken(self, error: ProtocolBroken) -> None:
+        # Not through the channel: what the host makes of it is anyone's guess.
+        if sys.__stderr__ is not None:
+            print(f"synapse: the host broke the protocol: {error}", file=sys.__stderr__, flush=True)
+        _life.leave_at_once(_life.EXIT_PROTOCOL_BROKEN)
+
+    def _has_synchronous(self) -> bool:
+        handlers = self._handlers.values()
+        return not handlers or any(not handler.is_async for handler in handlers)
+
+    def _await_welcome(self) -> list[Frame]:
+        """Wait for `Welcome` and return the frames that came with it: nothing starts before."""
+        early: list[Frame] = []
+        while True:
+            frames = self.channel.read()
+            for index, frame in enumerate(frames):
+                if frame.kind == _frames.WELCOME:
+                    self._start(self._to_settings(frame))
+                    return early + frames[index + 1 :]
+                early.append(frame)
+
+    def _to_settings(self, frame: Frame) -> Settings:
+        welcome = self._control(frame)
+        if not isinstance(welcome, dict) or welcome.get("protocol") != _frames.PROTOCOL_VERSION:
+            raise ProtocolBroken("a Welcome for another version of the protocol")
+        values = [welcome.get(key) for key in ("maxFrameSize", "concurrency", "maxOpenCalls")]
+        if not all(type(value) is int and value > 0 for value in values):
+            raise ProtocolBroken("a Welcome without its settings")
+        return Settings(*values)
+
+    def _control(self, frame: Frame) -> Any:
+        try:
+            return self._codec.decode(frame.payload)
+        except DecodeIssue as error:
+            raise ProtocolBroken(f"a control frame that does not decode: {error}") from None
+
+    def _start(self, settings: Settings) -> None:
+        self.channel.limit_frames(settings.max_frame_size)
+        self.answers.max_frame_size = settings.max_frame_size
+        self._requests.max_open_calls = settings.max_open_calls
+        synchronous = self._has_synchronous()
+        if any(handler.is_async for handler in self._handlers.values()):
+            from synapse._loop import TaskRunner
+
+            self._tasks = TaskRunner(self, None if synchronous else self._pace)
+            if synchronous:
+                self._tasks.start_thread()
+        if synchronous and settings.concurrency > 1:
+            from synapse._pool import Pool
+
+            self._pool = Pool(settings.concurrency, self._run_in_pool)
+        Follower(self._pace, self._follow, self._output.flush_c).start()
+
+    # Reading
+
+    def _serve_on_main(self, early: list[Frame]) -> None:
+        channel, ready, pace = self.channel, self._ready, self._pace
+        with channel.reading:
+            self._handle(early)
+        run = self._run
+        while True:
+            while ready:
+                run(ready.popleft())
+                if self._following:
+                    # Otherwise what is ready leaves in one write, at the end of the batch.
+                    channel.flush()
+            channel.flush()
+            self._main_waits = True
+            # Said first, looked at second: the follower adds to `ready` first and looks at `_main_waits` second.
+            if not ready:
+                pace.busy = False
+                channel.reading.acquire()
+                try:
+                    if not ready:
+                        self._handle(channel.read())
+                finally:
+                    self._main_waits = False
+                    pace.leave_reading()
+                    channel.reading.release()
+            self._main_waits = False
+
+    def _serve_on_loop(self, tasks: TaskRunner, early: list[Frame]) -> None:
+        with self.channel.reading:
+            self._handle(early)
+        tasks.read_when_ready(self.channel.fileno(), self._read_on_loop)
+        tasks.run()
+
+    def _read_on_loop(self) -> None:
+        reading = self.channel.reading
+        # When the follower has it, it also reads what made this happen.
+        if not reading.acquire(blocking=False):
+            return
+        try:
+            self._handle(self.channel.read_arrived())
+        except ProtocolBroken as error:
+            self._leave_broken(error)
+        finally:
+            reading.release()
+
+    def _follow(self, turn: int) -> None:
+        channel, pace = self.channel, self._pace
+        if not channel.reading.acquire(blocking=False):
+            return
+        self._following = True
+        try:
+            channel.flush()
+            while pace.turn == turn and not self._main_waits:
+                self._handle(channel.read())
+                channel.flush()
+        except ProtocolBroken as error:
+            self._leave_broken(error)
+        finally:
+            self._following = False
+            channel.reading.release()
+
+    def _handle(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            kind = frame.kind
+            if kind == _frames.REQUEST:
+                call = self._requests.accept(frame, draining=self.drain.begun)
+                if not isinstance(call, Call):
+                    self.channel.post(call)
+                elif call.handler.is_async:
+                    self._ready_tasks.append(call)
+                else:
+                    self._ready.append(call)
+            elif kind == _frames.CANCEL:
+                self._cancel(frame.id)
+            elif kind == _frames.PING:
+                self.channel.send(make_frame(_frames.PONG, frame.id))
+            elif kind == _frames.SHUTDOWN:
+                self._shut_down(frame)
+            else:
+                self.ignored += 1
+        if self._ready_tasks:
+            calls, self._ready_tasks = self._ready_tasks, []
+            assert self._tasks is not None
+            self._tasks.submit(calls)
+        if self._pool is not None:
+            self._pool.submit(self._ready)
+            self._ready.clear()
+            self.channel.flush()
+
+    def _shut_down(self, frame: Frame) -> None:
+        grace = self._control(frame)
+        if type(grace) not in (int, float) or grace < 0:
+            raise ProtocolBroken("a Shutdown without its grace")
+        self.drain.shut_down(grace / 1000)
+
+    def _cancel(self, id: int) -> None:
+        call = self._calls.get(id)
+        if call is None:
+            self.ignored += 1
+            return
+        call.cancelled = True
+        if call.handler.is_async:
+            assert self._tasks is not None
+            # A task that has not been made yet is cancelled after the batch that makes it.
+            if self._ready_tasks:
+                calls, self._ready_tasks = self._ready_tasks, []
+                self._tasks.submit(calls)
+            self._tasks.cancel(call)
+        elif not call.started:
+            self._interrupt_waiting(call)
+
+    def end_output(self) -> None:
+        """Send the lines that are not ended."""
+        self._output.end_all()
+
+    def cancel_all(self) -> None:
+        """Tell every open call to stop."""
+        for call in list(self._calls.values()):
+            call.cancelled = True
+            if call.handler.is_async and self._tasks is not None:
+                self._tasks.cancel(call)
+
+    # Running
+
+    def _interrupt_waiting(self, call: Call) -> None:
+        """Answer a call that was cancelled before it started, whoever of reader and runner finds out first."""
+        with self._cancelling:
+            if not call.answered:
+                self.end(call, self.answers.interrupted(call.id))
+        self.channel.flush()
+
+    def _run_in_pool(self, call: Call) -> None:
+        self._run(call)
+        self.channel.flush()
+
+    def _run(self, call: Call) -> None:
+        """Run a synchronous handler to its answer, which leaves with the next flush."""
+        call.started = True
+        if call.cancelled:
+            self._interrupt_waiting(call)
+            return
+        answers = self.answers
+        if call.deadline is not None and time.monotonic() >= call.deadline:
+            self.end(call, answers.interrupted(call.id))
+            return
+        try:
+            arguments, named = call.handler.bind(call.payload)
+        except DecodeIssue as issue:
+            self.end(call, answers.decode_failed(call.id, issue))
+            return
+        except BaseException as error:
+            self.end(call, answers.exception(call.id, error))
+            return
+        call.payload = None
+        answer: Outgoing
+        try:
+            value = contextvars.copy_context().run(_enter, call, arguments, named)
+        except BaseException as error:
+            answer = answers.failure(call.id, call.handler, error)
+        else:
+            answer = answers.success(call.id, value)
+        self.end(call, answers.interrupted(call.id) if call.cancelled else answer)
+
+    def end(self, call: Call, answer: Outgoing) -> None:
+        """Close a call and queue its answer."""
+        output = self._output
+        if output.has_partial():
+            output.end_call(call)
+        call.answered = True
+        # Before the answer can leave: the host may use the number again at once.
+        del self._calls[call.id]
+        self.channel.post(answer)
+        if self.drain.begun and not self._calls:
+            self.drain.finished()
+
+
+def _enter(call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None) -> Any:
+    current_call.set(call)
+    function = call.handler.function
+    return function(*arguments) if named is None else function(*arguments, **named)
