@@ -10,7 +10,7 @@ import { Encoder } from "../src/internal/msgpackEncoder.ts"
 const packr = new Packr({
   useRecords: false,
   variableMapSize: true,
-  int64AsType: "auto",
+  int64AsType: "number",
   encodeUndefinedAsNil: true,
   structuredClone: false,
   moreTypes: false,

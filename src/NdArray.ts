@@ -135,7 +135,6 @@ export const dtypeOf = <A extends TypedArray>(data: A): DTypeOf<A> => {
 }
 
 class NdArrayImpl implements NdArray {
-  readonly [TypeId] = TypeId
   readonly dtype: DType
   readonly shape: ReadonlyArray<number>
   readonly data: TypedArray
@@ -143,6 +142,9 @@ class NdArrayImpl implements NdArray {
     this.dtype = dtype
     this.shape = shape
     this.data = data
+  }
+  get [TypeId](): typeof TypeId {
+    return TypeId
   }
 }
 

@@ -14,6 +14,7 @@ const { utf8Slice } = Buffer.prototype as FastBuffer
 const containerLimit = (bytes: number): number => Math.max(2 ** 22, bytes / 4)
 
 const keyCacheSize = 1024
+const none = new Uint8Array(0)
 
 /**
  * Reads one value out of bytes that it never keeps: what it returns holds no view of them.
@@ -21,7 +22,7 @@ const keyCacheSize = 1024
  * @internal
  */
 export class Decoder {
-  #bytes: Uint8Array = new Uint8Array(0)
+  #bytes: Uint8Array = none
   #view: DataView | undefined
   #position = 0
   #end = 0
@@ -32,16 +33,20 @@ export class Decoder {
 
   decode(bytes: Uint8Array): unknown {
     this.#bytes = bytes
-    this.#view = undefined
     this.#position = 0
     this.#end = bytes.length
     this.#announced = bytes.length
     this.#containers = containerLimit(bytes.length)
-    const value = this.#value(0)
-    if (this.#position !== this.#end) {
-      fail("Trailing", `${this.#end - this.#position} bytes follow the value that ends at byte ${this.#position}`)
+    try {
+      const value = this.#value(0)
+      const left = this.#end - this.#position
+      return left === 0
+        ? value
+        : fail("Trailing", `${left} bytes follow the value, which ends at byte ${this.#position}`)
+    } finally {
+      this.#bytes = none
+      this.#view = undefined
     }
-    return value
   }
 
   #wide(): DataView {
@@ -191,7 +196,11 @@ export class Decoder {
       for (let i = 0; i < n; i++) {
         key = undefined
         key = this.#key()
-        if (typeof key !== "string") return this.#mapFrom(object, key, n - i, depth)
+        if (typeof key !== "string") {
+          const first = key
+          key = undefined
+          return this.#mapFrom(object, first, n - i, depth)
+        }
         if (key === "__proto__") setOwn(object, key, this.#value(depth + 1))
         else object[key] = this.#value(depth + 1)
       }
@@ -204,9 +213,9 @@ export class Decoder {
   /** A map with a key that is not a string: what was read of it, and the rest, which begins with the value of `first`. */
   #mapFrom(read: Readonly<Record<string, unknown>>, first: unknown, n: number, depth: number): Map<unknown, unknown> {
     const map = new Map<unknown, unknown>(Object.entries(read))
-    map.set(first, this.#value(depth + 1))
-    let key: unknown
+    let key = first
     try {
+      map.set(key, this.#value(depth + 1))
       for (let i = 1; i < n; i++) {
         key = undefined
         key = this.#key()
