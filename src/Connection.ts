@@ -292,7 +292,7 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       closing = true
-      if (endedWith !== undefined) return Effect.void
+      if (endedWith !== undefined || !greeted) return Effect.void
       sendControl(Envelope.Kind.Shutdown, 0, options.graceMillis)
       return Effect.asVoid(Effect.raceFirst(isOver, nativeSleep(options.graceMillis)))
     }).pipe(Effect.andThen(Effect.sync(() => end(closed))))

@@ -85,12 +85,17 @@ const runtimeMain = fileURLToPath(new URL("../python/src/synapse/__main__.py", i
 // Isolated from the user's environment and directory, UTF-8 everywhere, unbuffered output, dumps on fatal signals.
 const interpreterFlags = ["-I", "-X", "utf8", "-u", "-X", "faulthandler"]
 
+/** The exit code of a worker that finds its channel closed; this side had not closed it. */
+const channelLostCode = 75
+
 /** Unread bytes beyond which the channel is paused. */
 const highWaterMark = 1 << 20
 /** How long the last output of an ended process is waited for; a grandchild may hold the pipes open for ever. */
 const lastOutputMillis = 200
 /** How long a process may live on after closing its channel. */
 const channelClosedMillis = 500
+/** How long a process may take to leave by itself once its channel has nothing more to say. */
+const leaveMillis = 200
 /** How long a process group may take to follow SIGTERM. */
 const terminateMillis = 300
 /** How long a killed process may take to be gone. Only a process stuck in the kernel needs it. */
@@ -101,23 +106,21 @@ const killMillis = 2000
  *
  * **Details**
  *
- * Fails with `StartFailed` when the process cannot be spawned. `graceMillis` is how long closing the scope waits for the
- * process to leave by itself before it is signalled.
+ * Fails with `StartFailed` when the process cannot be spawned. Closing the scope waits a moment for a process that is
+ * leaving, then sends SIGTERM to its group, then SIGKILL. A grace for open calls is the connection's to give.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make = (
-  options: Options & { readonly graceMillis: number }
-): Effect.Effect<PythonProcess, SynapseError, Scope.Scope> =>
+export const make = (options: Options): Effect.Effect<PythonProcess, SynapseError, Scope.Scope> =>
   Effect.map(
-    Effect.acquireRelease(spawn(options), (worker) => worker.stop(options.graceMillis)),
+    Effect.acquireRelease(spawn(options), (worker) => worker.stop),
     (worker) => worker.handle
   )
 
 interface Worker {
   readonly handle: PythonProcess
-  readonly stop: (graceMillis: number) => Effect.Effect<void>
+  readonly stop: Effect.Effect<void>
 }
 
 const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
@@ -215,7 +218,9 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   let lastOutput: NodeJS.Timeout | undefined
   const finish = (): void => {
     clearTimeout(lastOutput)
-    conclude(channelClosed ? "channelClosed" : classify(child.signalCode, oomKillsBefore))
+    conclude(
+      channelClosed || child.exitCode === channelLostCode ? "channelClosed" : classify(child.signalCode, oomKillsBefore)
+    )
   }
   child.once("exit", () => {
     ProcessTree.kill(pid, "SIGKILL")
@@ -235,17 +240,16 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   const within = (latch: Latch.Latch, millis: number): Effect.Effect<boolean> =>
     Effect.raceFirst(Effect.as(latch.await, true), Effect.as(nativeSleep(millis), false))
 
-  const stop = (graceMillis: number): Effect.Effect<void> =>
-    Effect.gen(function* () {
-      setKeepAlive(true)
-      if (!(yield* within(exited, graceMillis))) {
-        ProcessTree.kill(pid, "SIGTERM")
-        if (!(yield* within(exited, terminateMillis))) ProcessTree.kill(pid, "SIGKILL")
-      }
-      yield* within(ended, killMillis)
-      yield* Effect.promise(() => ProcessTree.sweep(pid, workerId))
-      for (const stream of streams) stream.destroy()
-    })
+  const stop = Effect.gen(function* () {
+    setKeepAlive(true)
+    if (!(yield* within(exited, leaveMillis))) {
+      ProcessTree.kill(pid, "SIGTERM")
+      if (!(yield* within(exited, terminateMillis))) ProcessTree.kill(pid, "SIGKILL")
+    }
+    yield* within(ended, killMillis)
+    yield* Effect.promise(() => ProcessTree.sweep(pid, workerId))
+    for (const stream of streams) stream.destroy()
+  })
 
   const setKeepAlive = (keepAlive: boolean): void => {
     const method = keepAlive ? "ref" : "unref"

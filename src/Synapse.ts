@@ -154,7 +154,6 @@ export const make = Effect.fnUntraced(function* (
       directory: environment.directory,
       entrypoint,
       env,
-      graceMillis,
       onLine: (line) => logs.line(worker.pid, line)
     })
     const connection = yield* Connection.make(worker.socket, {

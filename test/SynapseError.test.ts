@@ -1,0 +1,92 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import * as Errors from "../src/SynapseError.ts"
+
+const exception: Errors.ExceptionInfo = {
+  type: "RuntimeError",
+  module: "builtins",
+  message: "outer",
+  frames: [{ file: "main.py", line: 3, function: "main", code: "raise RuntimeError('outer') from error" }],
+  notes: ["a note"],
+  cause: { type: "Odd", module: "app.errors", message: "", frames: [], framesOmitted: 7 },
+  exceptions: [{ type: "ValueError", module: "builtins", message: "member", frames: [] }],
+  exceptionsOmitted: 2
+}
+
+/** One of every reason. */
+const reasons: ReadonlyArray<Errors.SynapseErrorReason> = [
+  new Errors.PythonNotFound({ wanted: ">=3.10", tried: [{ candidate: "python3", found: "3.8.1" }] }),
+  new Errors.ModuleNotFound({ what: "directory", path: "./nope", detail: "it does not exist" }),
+  new Errors.InstallFailed({
+    command: "pip install x",
+    exitCode: 1,
+    output: "ERROR: no x",
+    hint: "is it spelled right?"
+  }),
+  new Errors.StartFailed({ kind: "import", detail: "The Python module does not import", exception }),
+  new Errors.PythonException({ method: "main", exception }),
+  new Errors.HandlerFailed({ method: "main", error: { _tag: "OutOfStock", message: "none left", item: "tea" } }),
+  new Errors.MethodNotFound({ method: "mian", nearest: ["main"] }),
+  new Errors.EncodeFailed({ side: "python", method: "main", path: "$.a", issue: "cannot carry a `Foo`" }),
+  new Errors.DecodeFailed({ side: "typescript", method: "main", path: "$", issue: "Expected string" }),
+  new Errors.CallTimeout({ method: "main", durationMillis: 100, running: true }),
+  new Errors.WorkerExited({
+    kind: "segfault",
+    pid: 7,
+    exitCode: null,
+    signal: "SIGSEGV",
+    crashDump: "Current thread",
+    stderr: "last words",
+    delivery: "unknown"
+  }),
+  new Errors.Unresponsive({ pid: 7, state: "stopped", silentMillis: 60_000, delivery: "unknown" }),
+  new Errors.Overloaded({ where: "queue", capacity: 1024 }),
+  new Errors.FrameTooLarge({ side: "typescript", method: "main", size: 20, limit: 10 }),
+  new Errors.ProtocolError({ detail: "a frame of length 0", delivery: "unknown" }),
+  new Errors.RestartLimit({ max: 5, windowMillis: 30_000, exits: ["exited with code 1"] }),
+  new Errors.Closed({ delivery: "notSent" })
+]
+
+describe("every reason", () => {
+  it("is here", () => {
+    assert.deepStrictEqual(new Set(reasons.map((reason) => reason._tag)).size, Errors.SynapseErrorReason.members.length)
+  })
+
+  for (const reason of reasons) {
+    it.effect(`${reason._tag} survives JSON, and says what it is`, () =>
+      Effect.gen(function* () {
+        const error = new Errors.SynapseError({ reason })
+        const codec = Schema.toCodecJson(Errors.SynapseError)
+        const back = yield* Schema.decodeUnknownEffect(codec)(
+          JSON.parse(JSON.stringify(yield* Schema.encodeEffect(codec)(error)))
+        )
+        assert.strictEqual(back.message, error.message)
+        assert.deepStrictEqual([back.delivery, back.isRetryable], [error.delivery, error.isRetryable])
+        assert.strictEqual(back.reason._tag, reason._tag)
+        assert.isTrue(Errors.isSynapseError(back))
+        assert.isAbove(error.message.length, reason._tag.length + 10)
+      })
+    )
+  }
+})
+
+describe("a traceback", () => {
+  it("reads like Python's: the cause first, notes and members last", () => {
+    assert.strictEqual(
+      Errors.renderTraceback(exception),
+      `  (7 more frames)
+app.errors.Odd
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "main.py", line 3, in main
+    raise RuntimeError('outer') from error
+RuntimeError: outer
+a note
+  +- 1 -
+  | ValueError: member
+  +- 2 more -`
+    )
+  })
+})
