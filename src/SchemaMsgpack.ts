@@ -360,11 +360,11 @@ const describe = (u: unknown): string => {
   if (typeof u === "string") return JSON.stringify(shorten(u))
   if (typeof u === "bigint") return `the integer ${shorten(String(u))}`
   if (!Predicate.isObjectOrArray(u)) return String(u)
-  if (Array.isArray(u)) return `an array of ${u.length}`
+  if (Array.isArray(u)) return `a list of ${u.length}`
   if (u instanceof Uint8Array) return `${u.length} bytes`
   if (u instanceof Date) return Number.isNaN(u.getTime()) ? "an invalid Date" : u.toISOString()
   if (NdArray.isNdArray(u)) return `an array of ${u.dtype} with shape [${u.shape.join(", ")}]`
-  if (NdArray.isTypedArray(u)) return `an array of ${NdArray.dtypeOf(u)}`
+  if (NdArray.isTypedArray(u)) return describe(NdArray.fromTypedArray(u))
   if (u instanceof Map) return `a map with keys that are not strings`
   if (isRecord(u)) return shorten(`a map with the keys ${Object.keys(u).join(", ")}`)
   return "an object"
@@ -375,6 +375,9 @@ interface Finding {
   readonly message: string
 }
 
+/** What MessagePack carries that has properties but is no map with string keys. */
+const isNative = (u: unknown): boolean => u instanceof Map || ArrayBuffer.isView(u) || NdArray.isNdArray(u)
+
 const findings = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): ReadonlyArray<Finding> => {
   switch (issue._tag) {
     case "Pointer":
@@ -382,7 +385,7 @@ const findings = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): R
     case "Encoding":
       return findings(issue.issue, path)
     case "Composite":
-      if ("input" in issue && issue.input instanceof Map && SchemaAST.isObjects(issue.ast)) {
+      if (SchemaAST.isObjects(issue.ast) && isNative(issue.input)) {
         return [{ path, message: `Expected ${mapExpected}, got ${describe(issue.input)}` }]
       }
       return issue.issues.flatMap((inner) => findings(inner, path))
