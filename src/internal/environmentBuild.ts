@@ -134,6 +134,7 @@ const stderrLimit = 8 * 1024
 export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) {
   const path = yield* Path.Path
   const uv = yield* chooseUv(input)
+  yield* checkWheels(input.wheels)
   yield* prepareCache(input)
   const specification = JSON.stringify({
     root: input.cacheDirectory,
@@ -161,6 +162,23 @@ export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) 
       "Something removes files from the cache directory: run again."
     )
   )
+})
+
+const checkWheels = Effect.fnUntraced(function* (wheels: string | undefined) {
+  if (wheels === undefined) return
+  const fs = yield* FileSystem.FileSystem
+  yield* fs
+    .readDirectory(wheels)
+    .pipe(
+      Effect.mapError((error) =>
+        installFailed(
+          ["ls", wheels],
+          null,
+          error.reason.message,
+          `The folder of wheels ${wheels}, named by environment.offline, cannot be read.`
+        )
+      )
+    )
 })
 
 const prepareCache = Effect.fnUntraced(function* (input: BuildInput) {

@@ -18,8 +18,8 @@ export interface Host {
   readonly platform: NodeJS.Platform
   readonly env: Readonly<Record<string, string | undefined>>
   readonly home: string
-  /** Whether a person watches stderr: progress is then a bar and no log lines. */
-  readonly terminal: boolean
+  /** What a person watches, if one does: progress is then a bar on it and no log lines. */
+  readonly terminal: NodeJS.WritableStream | undefined
 }
 
 /** @internal */
@@ -28,7 +28,7 @@ export const Host: Context.Reference<Host> = Context.Reference<Host>("effect-syn
     platform: process.platform,
     env: process.env,
     home: homedir(),
-    terminal: process.stderr.isTTY === true
+    terminal: process.stderr.isTTY === true ? process.stderr : undefined
   })
 })
 

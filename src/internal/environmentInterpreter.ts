@@ -389,10 +389,18 @@ const demand = Effect.fnUntraced(function* (
   return yield* Effect.fail(notFound(wanted.text, tried))
 })
 
-/** The interpreter that the option `python` or SYNAPSE_PYTHON names, by path or by command. */
+/** The interpreter that the option `python` or SYNAPSE_PYTHON names: by path, by its environment, or by command. */
 export const explicitInterpreter = Effect.fnUntraced(function* (explicit: string, wanted: Wanted, search: Search) {
+  const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  if (/[\\/]/.test(explicit)) return yield* demand([path.resolve(explicit)], wanted, search, "")
+  if (/[\\/]/.test(explicit)) {
+    const file = path.resolve(explicit)
+    const isDirectory = yield* fs.stat(file).pipe(
+      Effect.map((info) => info.type === "Directory"),
+      Effect.orElseSucceed(() => false)
+    )
+    return yield* isDirectory ? environmentInterpreter(file, wanted, search, "") : demand([file], wanted, search, "")
+  }
   const found = yield* findOnPath(explicit)
   if (found.length > 0) return yield* demand(found.slice(0, 1), wanted, search, "")
   return yield* Effect.fail(notFound(wanted.text, [{ candidate: explicit, found: "is not on PATH" }]))

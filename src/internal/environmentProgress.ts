@@ -78,7 +78,7 @@ export const makeProgress: (names: ReadonlyArray<string>) => Effect.Effect<Progr
       const elapsed = seconds((yield* Clock.currentTimeMillis) - start)
       yield* Effect.logInfo("The Python environment is ready").pipe(Effect.annotateLogs({ elapsed }))
     })
-    const show = host.terminal ? yield* makeBar(names) : yield* makeLines(names)
+    const show = host.terminal === undefined ? yield* makeLines(names) : yield* makeBar(host.terminal, names)
     return {
       on: (event) => (event.event === "ready" ? Effect.andThen(show(event), done) : show(event))
     }
@@ -134,41 +134,41 @@ interface Bar {
 const bytesText = (done: number, total: number): string => `${(done / 1e6).toFixed(1)}/${(total / 1e6).toFixed(1)} MB`
 
 /** Loaded only when a bar is drawn. */
-const loadBar = Effect.tryPromise(() => import("cli-progress")).pipe(
-  Effect.map(({ default: cliProgress }): Bar => {
-    const bar = new cliProgress.SingleBar(
-      {
-        format: "{bar} {duration_formatted} {text}",
-        stream: process.stderr,
-        hideCursor: true,
-        clearOnComplete: true,
-        barsize: 24,
-        fps: 8,
-        gracefulExit: false
-      },
-      cliProgress.Presets.shades_classic
-    )
-    bar.start(1, 0, { text: "" })
-    return {
-      update: (value, total, text) => {
-        bar.setTotal(total)
-        bar.update(value, { text })
-      },
-      stop: () => bar.stop()
-    }
-  })
-)
+const loadBar = (stream: NodeJS.WritableStream) =>
+  Effect.tryPromise(() => import("cli-progress")).pipe(
+    Effect.map(({ default: cliProgress }): Bar => {
+      const bar = new cliProgress.SingleBar(
+        {
+          format: "{bar} {duration_formatted} {text}",
+          stream,
+          hideCursor: true,
+          clearOnComplete: true,
+          barsize: 24,
+          fps: 8,
+          gracefulExit: false
+        },
+        cliProgress.Presets.shades_classic
+      )
+      bar.start(1, 0, { text: "" })
+      return {
+        update: (value, total, text) => {
+          bar.setTotal(total)
+          bar.update(value, { text })
+        },
+        stop: () => bar.stop()
+      }
+    })
+  )
 
 /**
- * A bar on stderr. Warnings wait until it is gone, so that they are not drawn over; the scope takes the bar away,
+ * A bar. Warnings wait until it is gone, so that they are not drawn over; the scope takes the bar away,
  * however it closes.
  */
-const makeBar = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-  const loaded = yield* Effect.option(Effect.acquireRelease(loadBar, (bar) => Effect.sync(bar.stop)))
+const makeBar = Effect.fnUntraced(function* (stream: NodeJS.WritableStream, names: ReadonlyArray<string>) {
+  const loaded = yield* Effect.option(Effect.acquireRelease(loadBar(stream), (bar) => Effect.sync(bar.stop)))
   if (loaded._tag === "None") return yield* makeLines(names)
   const bar = loaded.value
   const warnings: Array<string> = []
-  yield* Effect.addFinalizer(() => Effect.void)
   let text = ""
   let packages = 0
   let total = 4
