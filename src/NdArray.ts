@@ -265,8 +265,7 @@ const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || is
  *
  * **Details**
  *
- * It decodes one-dimensional arrays too, which is where it differs from {@link Float64Array} and its siblings: the result
- * is an {@link NdArray} always.
+ * One-dimensional arrays become an {@link NdArray} too, where {@link Float64Array} and its siblings give a typed array.
  *
  * **Example** (A handler that returns an image)
  *

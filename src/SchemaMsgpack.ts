@@ -1,10 +1,10 @@
 /**
  * The MessagePack form of every schema.
  *
- * A schema describes values in TypeScript; {@link toCodecMsgpack} derives from it the codec between those values and what
- * MessagePack and Python carry. It is `Schema.toCodecJson`, except that what JSON lacks stays as it is: bytes, 64-bit
- * integers, NaN and the infinities, instants, maps with keys that are not strings, typed arrays. A `Schema.Duration` is
- * the ISO 8601 text of a `timedelta`, a `Schema.BigDecimal` the text of a `Decimal`.
+ * A schema describes values in TypeScript; {@link toCodecMsgpack} derives from it the codec between those values and
+ * what MessagePack and Python carry. It is `Schema.toCodecJson`, except that what JSON lacks stays as it is: bytes,
+ * 64-bit integers, NaN and the infinities, instants, maps with keys that are not strings, typed arrays. A
+ * `Schema.Duration` is the ISO 8601 text of a `timedelta`, a `Schema.BigDecimal` the text of a `Decimal`.
  *
  * @since 0.1.0
  */
@@ -270,7 +270,7 @@ const nativeStep = (ast: SchemaAST.AST): SchemaAST.AST => {
  * | `Date`, `DateTimeUtc` | timestamp; text with a time zone is accepted |
  * | `Duration` | ISO 8601 text, as of a `timedelta` |
  * | `BigDecimal` | text, as of a `Decimal` |
- * | `ReadonlyMap`, `HashMap` | map, where every key is a string, number, integer, boolean or bytes; else an array of pairs |
+ * | `ReadonlyMap`, `HashMap` | map when its keys are strings, numbers, booleans or bytes; else an array of pairs |
  * | `ReadonlySet`, `HashSet` | array |
  * | typed arrays and n-dimensional arrays (`NdArray`) | extension 1 |
  * | `Undefined` | nil |
@@ -315,8 +315,8 @@ const encoders = new WeakMap<SchemaAST.AST, (input: unknown) => unknown>()
  *
  * **Details**
  *
- * It runs as soon as it is applied. Where nothing asynchronous and no failed alternative of a union was in the way, what it
- * returns is an `Exit` already (`Exit.isExit` tells), and running it costs nothing.
+ * It runs as soon as it is applied. Where nothing asynchronous and no failed alternative of a union was in the way, what
+ * it returns is an `Exit` already (`Exit.isExit` tells): running it costs nothing.
  *
  * @category running
  * @since 0.1.0

@@ -210,7 +210,7 @@ export class Decoder {
     return object
   }
 
-  /** A map with a key that is not a string: what was read of it, and the rest, which begins with the value of `first`. */
+  /** A map with a key that is not a string: what was read of it, then the rest, from the value of `first` on. */
   #mapFrom(read: Readonly<Record<string, unknown>>, first: unknown, n: number, depth: number): Map<unknown, unknown> {
     const map = new Map<unknown, unknown>(Object.entries(read))
     let key = first

@@ -37,7 +37,8 @@ const advice = (x: object): string => {
   if (types.isPromise(x)) return "a Promise: await it first"
   if (types.isRegExp(x)) return "a RegExp: pass its source"
   if (ArrayBuffer.isView(x)) return `a ${name}: pass a Float32Array, or bytes`
-  return `an instance of ${name || "a class"}: pass a plain object, or give the call a \`payload\` schema that encodes it`
+  const what = `an instance of ${name || "a class"}`
+  return `${what}: pass a plain object, or give the call a \`payload\` schema that encodes it`
 }
 
 /** Objects of other realms have another `Object.prototype`, and it too has none. */
@@ -256,7 +257,7 @@ export class Encoder {
     }
   }
 
-  /** The header of an array or a map: `small` holds up to 15 in itself, `large` is followed by 16 bits, the next by 32. */
+  /** The header of an array or a map: `small` holds up to 15 itself, `large` is followed by 16 bits, the next by 32. */
   #header(n: number, small: number, large: number): void {
     this.room(5)
     if (n < 16) {
