@@ -315,8 +315,8 @@ const encoders = new WeakMap<SchemaAST.AST, (input: unknown) => unknown>()
  *
  * **Details**
  *
- * It runs as soon as it is applied. Where nothing asynchronous and no failed alternative of a union was in the way, what
- * it returns is an `Exit` already (`Exit.isExit` tells): running it costs nothing.
+ * It runs as soon as it is applied. Where nothing asynchronous and no failed alternative of a union was in the way,
+ * what it returns is an `Exit` already (`Exit.isExit` tells): running it costs nothing.
  *
  * @category running
  * @since 0.1.0
