@@ -233,7 +233,12 @@ def run(command: list[str], spec: Spec, on_line: Any = None) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not MISLEADING.fullmatch(name)
     }
-    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    environment |= {
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_PROGRESS": "1",
+        "NO_COLOR": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
     try:
         process = subprocess.Popen(
             command,
