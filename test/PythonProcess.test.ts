@@ -53,6 +53,13 @@ describe("a worker that ends during a call", () => {
     })
   )
 
+  it.live("by a limit on its resources says so", () =>
+    Effect.gen(function* () {
+      const reason = yield* endOf("cpu")
+      assert.deepStrictEqual([reason.kind, reason.signal], ["resourceLimit", "SIGXCPU"])
+    })
+  )
+
   it.live("by closing its channel is stopped and says so", () =>
     Effect.gen(function* () {
       assert.strictEqual((yield* endOf("close-channel")).kind, "channelClosed")
@@ -197,16 +204,31 @@ describe("when Node is killed, the worker is gone", () => {
   for (const state of ["idle", "sleep", "python", "c-with-gil", "c-without-gil"]) {
     it.live(`in the state ${state}`, () =>
       Effect.gen(function* () {
-        const path = join(temporaryDirectory(), "started")
+        const path = state === "idle" ? "" : join(temporaryDirectory(), "started")
         const host = yield* startHost(state, path)
         const worker = yield* firstLine(host)
-        if (state !== "idle") yield* eventually(() => existsSync(path))
+        if (path !== "") yield* eventually(() => existsSync(path))
         assert.isTrue(isAlive(worker))
         host.kill("SIGKILL")
         yield* eventually(() => !isAlive(worker))
       })
     )
   }
+})
+
+describe("when the user interrupts the program", () => {
+  it.live("the scope closes in order, Python says nothing, and Node leaves with 130", () =>
+    Effect.gen(function* () {
+      const host = yield* startHost("main", "")
+      const worker = yield* firstLine(host)
+      const output: Array<string> = []
+      host.stdout!.on("data", (chunk: Buffer) => output.push(chunk.toString()))
+      host.kill("SIGINT")
+      assert.strictEqual(yield* exitOf(host), 130)
+      assert.isFalse(isAlive(worker))
+      assert.deepStrictEqual(output, [])
+    })
+  )
 })
 
 describe("an idle worker", () => {
