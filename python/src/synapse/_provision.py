@@ -273,6 +273,7 @@ def run(command: list[str], spec: Spec, on_line: Any = None) -> None:
 
 PACKAGE_EVENTS = (
     ("collect", re.compile(r"^Collecting ([A-Za-z0-9][\w.-]*)")),
+    ("collect", re.compile(r"^Processing (?:.*[\\/])?(\S+)")),
     ("download", re.compile(r"^\s*Downloading (\S+(?: \([^)]*\))?)")),
     ("download", re.compile(r"^\s*Using cached (\S+(?: \([^)]*\))?)")),
     ("build", re.compile(r"^\s*Building wheel for (\S+)")),
