@@ -6,8 +6,9 @@
     def embed(text: str) -> list[float]:
         ...
 
-`handler` registers a function, `Error` is the base of the failures a handler declares, and `context` tells a handler
-about the call it answers. The module can be imported anywhere: without a worker around it, handlers are plain functions.
+`handler` registers a function, `Error` is the base of the failures a handler declares, and
+`context` tells a handler about the call it answers. The module can be imported anywhere: without a
+worker around it, handlers are plain functions.
 """
 
 from synapse._context import Context, context

@@ -1,4 +1,6 @@
-"""What the host starts: `python -I -X utf8 -u -X faulthandler .../synapse/__main__.py <entrypoint>`."""
+"""What the host starts: `python -I -X utf8 -u -X faulthandler .../synapse/__main__.py
+<entrypoint>`.
+"""
 
 import os
 import sys

@@ -10,7 +10,16 @@ from synapse._codec import Codec, DecodeIssue, encode_parts
 from synapse._declared import Error, to_fields
 from synapse._encode import EncodeIssue
 from synapse._errors import describe
-from synapse._frames import DIE, FAIL, FIXED_SIZE, HEADER, INTERRUPTED, SUCCESS, Outgoing, make_frame
+from synapse._frames import (
+    DIE,
+    FAIL,
+    FIXED_SIZE,
+    HEADER,
+    INTERRUPTED,
+    SUCCESS,
+    Outgoing,
+    make_frame,
+)
 from synapse._handlers import Handler
 
 # Types of values that are never written in place, so that most answers skip the question.

@@ -1,4 +1,6 @@
-"""Arrays of numbers as extension 1 of the wire: numpy's where numpy is there, the standard library's elsewhere."""
+"""Arrays of numbers as extension 1 of the wire: numpy's where numpy is there, the standard
+library's elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def head(element: int, shape: tuple[int, ...]) -> bytes:
 
 
 def from_numpy(value: Any) -> tuple[bytes, memoryview]:
-    """The head and the elements of a numpy array; the elements are its own memory where that is laid out so."""
+    """The head and the elements of a numpy array; the elements are its own memory where that is
+    laid out so.
+    """
     numpy = sys.modules["numpy"]
     element = _CODES.get(value.dtype.name)
     if element is None or value.dtype.kind not in "biuf":
@@ -76,7 +80,9 @@ def from_numpy(value: Any) -> tuple[bytes, memoryview]:
 
 
 def from_buffer(value: array.array[Any] | memoryview) -> tuple[bytes, memoryview]:
-    """The head and the elements of an `array.array`, or of a `memoryview` whose items are numbers."""
+    """The head and the elements of an `array.array`, or of a `memoryview` whose items are
+    numbers.
+    """
     view = memoryview(value)
     order, letter = view.format[:-1], view.format[-1:]
     kind = _KINDS.get(letter)
@@ -97,7 +103,8 @@ def _swapped(data: bytes, size: int) -> bytes:
 
 
 def to_array(data: bytes | bytearray | memoryview) -> Any:
-    """A numpy array, or without numpy an `array.array` for one dimension and a `memoryview` for more.
+    """A numpy array, or without numpy an `array.array` for one dimension and a `memoryview` for
+    more.
 
     Raises:
         ArrayIssue: The bytes do not follow the layout.
@@ -128,14 +135,19 @@ def _layout(view: memoryview) -> tuple[int, tuple[int, ...], int]:
     start = 2 + 4 * dimensions
     if len(view) < start:
         raise ArrayIssue("an array without its shape")
-    return element, tuple(_DIMENSION.unpack_from(view, 2 + 4 * i)[0] for i in range(dimensions)), start
+    return (
+        element,
+        tuple(_DIMENSION.unpack_from(view, 2 + 4 * i)[0] for i in range(dimensions)),
+        start,
+    )
 
 
 _numpy_module: Any = False
 
 
 def _numpy() -> Any:
-    # Imported when the first array arrives: a module that has none to do with numpy does not wait for it.
+    # Imported when the first array arrives: a module that has none to do with numpy does not wait
+    # for it.
     global _numpy_module
     if _numpy_module is False:
         try:
@@ -151,8 +163,10 @@ def _without_numpy(elements: memoryview, shape: tuple[int, ...], size: int, lett
         data = _swapped(data, size)
     if len(shape) == 1 and letter != "?":
         return array.array(letter, data)
-    items = memoryview(data).cast(letter)
+    # The stubs know the formats as literals only.
+    view: Any = memoryview(data)
+    items = view.cast(letter)
     if not shape:
         return items[0]
     # A view cannot have an empty dimension; nothing is in it that a flat one would miss.
-    return items if len(shape) == 1 or 0 in shape else memoryview(data).cast(letter, shape)
+    return items if len(shape) == 1 or 0 in shape else view.cast(letter, shape)

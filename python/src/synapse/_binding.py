@@ -95,7 +95,9 @@ def _bind_nothing(codec: Codec) -> Bind:
         value = codec.decode(payload) if payload else None
         if value is not None and value != {}:
             got = _first_key(value) if isinstance(value, dict) else None
-            raise got or DecodeIssue("$", f"Expected nothing or an empty `object`, got `{wire_name(value)}`")
+            raise got or DecodeIssue(
+                "$", f"Expected nothing or an empty `object`, got `{wire_name(value)}`"
+            )
         return (), None
 
     return bind
@@ -192,7 +194,9 @@ def _unknown(key: Any, names: list[str]) -> str:
 def _fast_bind(
     named: list[Parameter], hints: dict[str, Any], slow: Bind, codec: MsgspecCodec
 ) -> Bind | None:
-    """Decode straight into a struct whose fields are the parameters; `slow` explains what does not fit."""
+    """Decode straight into a struct whose fields are the parameters; `slow` explains what does not
+    fit.
+    """
     import msgspec
 
     fields: list[Any] = []
@@ -212,7 +216,8 @@ def _fast_bind(
     astuple, unset = msgspec.structs.astuple, msgspec.UNSET
     names = [each.name for each in named]
     positional = all(
-        each.default is Parameter.empty and each.kind is not Parameter.KEYWORD_ONLY for each in named
+        each.default is Parameter.empty and each.kind is not Parameter.KEYWORD_ONLY
+        for each in named
     )
 
     def bind(payload: Any) -> Arguments:

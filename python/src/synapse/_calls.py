@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class Call:
     """An open call.
 
-    `cancelled` is written by the thread that reads, `started` by the one that runs the handler; each writes its own
-    before it looks at the other's, so that a call cancelled while it waits is answered by one of them.
+    `cancelled` is written by the thread that reads, `started` by the one that runs the handler;
+    each writes its own before it looks at the other's, so that a call cancelled while it waits is
+    answered by one of them.
     """
 
     __slots__ = (

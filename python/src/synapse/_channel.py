@@ -1,4 +1,6 @@
-"""The channel: one blocking duplex socket, read by whoever owns reading, written by whoever has something ready."""
+"""The channel: one blocking duplex socket, read by whoever owns reading, written by whoever has
+something ready.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ _NOT_WAITING: Final = getattr(socket, "MSG_DONTWAIT", 0)
 class Channel:
     """Frames over a socket that stays in blocking mode.
 
-    Reading belongs to the thread that holds `reading`. Writing is combined: frames are queued with `post`, and the
-    first thread to `flush` writes what every thread has queued.
+    Reading belongs to the thread that holds `reading`. Writing is combined: frames are queued with
+    `post`, and the first thread to `flush` writes what every thread has queued.
     """
 
     __slots__ = ("_outgoing", "_reader", "_socket", "_writing", "on_host_gone", "reading")
@@ -51,7 +53,9 @@ class Channel:
         return len(self._outgoing)
 
     def read(self) -> list[Frame]:
-        """Wait for bytes and return the frames they complete; the process ends when the host is gone."""
+        """Wait for bytes and return the frames they complete; the process ends when the host is
+        gone.
+        """
         return self._read(self._receive)
 
     def read_arrived(self) -> list[Frame]:
@@ -89,7 +93,8 @@ class Channel:
         """Write all that is queued, unless another thread is at it: then that thread does."""
         outgoing, writing = self._outgoing, self._writing
         while outgoing:
-            # Whoever holds the lock looks at the queue again after releasing it, so giving up here loses nothing.
+            # Whoever holds the lock looks at the queue again after releasing it, so giving up here
+            # loses nothing.
             if not writing.acquire(blocking=False):
                 return
             try:

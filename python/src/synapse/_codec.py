@@ -1,4 +1,6 @@
-"""Which MessagePack codec the process uses, behind one interface: msgspec, else msgpack, else the runtime's own."""
+"""Which MessagePack codec the process uses, behind one interface: msgspec, else msgpack, else the
+runtime's own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from synapse import _arrays, _msgpack
-from synapse._convert import ConvertIssue, Converter, converter, dec_hook, split_path
+from synapse._convert import Converter, ConvertIssue, converter, dec_hook, split_path
 from synapse._encode import EncodeIssue, plain, reduce
 from synapse._frames import Buffer
 from synapse._msgpack import MAX_DEPTH, Extension
@@ -39,7 +41,9 @@ class Codec(Protocol):
         ...
 
     def typed(self, annotation: Any) -> Decode:
-        """A decoder that also checks and converts to a type; raises `TypeError` for a type it cannot make."""
+        """A decoder that also checks and converts to a type; raises `TypeError` for a type it
+        cannot make.
+        """
         ...
 
 
@@ -97,7 +101,9 @@ def _plain(value: Any) -> Any:
     try:
         return plain(value)
     except RecursionError:
-        raise EncodeIssue("$", f"nested more than {MAX_DEPTH} levels deep, or within itself") from None
+        raise EncodeIssue(
+            "$", f"nested more than {MAX_DEPTH} levels deep, or within itself"
+        ) from None
 
 
 class MsgpackCodec(PlainCodec):
@@ -184,7 +190,8 @@ class MsgspecCodec:
         try:
             return self._encode(value)
         except Exception:
-            # Walking the value finds where the fault is; a value that has none is in a form that msgspec knows.
+            # Walking the value finds where the fault is; a value that has none is in a form that
+            # msgspec knows.
             walked = _plain(value)
         try:
             return self._encode(walked)
@@ -217,7 +224,9 @@ class MsgspecCodec:
         return typed
 
     def decoder(self, annotation: Any) -> Decode:
-        """A decoder with msgspec's own errors; raises `TypeError` for a type that msgspec does not take."""
+        """A decoder with msgspec's own errors; raises `TypeError` for a type that msgspec does not
+        take.
+        """
         decode: Decode = self._msgspec.msgpack.Decoder(
             annotation, dec_hook=dec_hook, ext_hook=to_extension
         ).decode

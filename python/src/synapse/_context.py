@@ -38,7 +38,9 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has given up: a long handler looks at this now and then, and returns."""
+        """Whether the caller has given up: a long handler looks at this now and then, and
+        returns.
+        """
         return self._call.cancelled
 
     @property
@@ -48,7 +50,9 @@ class Context:
 
     @property
     def remaining(self) -> float | None:
-        """The seconds left until the deadline, not below 0, or `None` where there is no deadline."""
+        """The seconds left until the deadline, not below 0, or `None` where there is no
+        deadline.
+        """
         deadline = self._call.deadline
         return None if deadline is None else max(0.0, deadline - time.monotonic())
 

@@ -1,7 +1,7 @@
 """From decoded values to the types that handlers ask for, checked.
 
-msgspec does this while it decodes. What follows does the same where it is missing, takes over for the types it does not
-know, and says where in a value the fault is.
+msgspec does this while it decodes. What follows does the same where it is missing, takes over for
+the types it does not know, and says where in a value the fault is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import importlib
 import re
 import sys
 import types
@@ -97,7 +98,9 @@ def _make(annotation: Any) -> Converter:
         return converter(annotation.__value__)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _validated(annotation) if _has_constraints(arguments[1:]) else converter(arguments[0])
+        return (
+            _validated(annotation) if _has_constraints(arguments[1:]) else converter(arguments[0])
+        )
     if origin is typing.Literal:
         return _literal(arguments)
     if origin in (typing.Union, types.UnionType):
@@ -234,7 +237,7 @@ def _enum(kind: type[enum.Enum]) -> Converter:
         for member in kind:
             if type(member.value) is type(wire_value) and member.value == wire_value:
                 return member
-        if issubclass(kind, enum.Flag) and type(value) is int or hasattr(kind, "_missing_"):
+        if (issubclass(kind, enum.Flag) and type(value) is int) or hasattr(kind, "_missing_"):
             try:
                 return kind(wire_value) if not isinstance(value, bool) else _never()
             except (ValueError, TypeError):
@@ -249,12 +252,25 @@ def _never() -> typing.NoReturn:
 
 
 # Members of a union that take a value before others would take it for something less exact.
-_UNION_ORDER: Final = ("null", "bool", "int", "float", "datetime", "date", "time", "duration", "uuid", "decimal")
+_UNION_ORDER: Final = (
+    "null",
+    "bool",
+    "int",
+    "float",
+    "datetime",
+    "date",
+    "time",
+    "duration",
+    "uuid",
+    "decimal",
+)
 
 
 def _union(members: tuple[Any, ...]) -> Converter:
     converters = [converter(member) for member in members]
-    expects = " | ".join(dict.fromkeys(each.expects for each in converters if each.expects != "null"))
+    expects = " | ".join(
+        dict.fromkeys(each.expects for each in converters if each.expects != "null")
+    )
     if any(each.expects == "null" for each in converters):
         expects += " | null"
 
@@ -330,7 +346,9 @@ def _map(arguments: tuple[Any, ...]) -> Converter:
 
 
 class _Fields:
-    """The fields of a class, looked at when the first value arrives: by then the names in its annotations exist."""
+    """The fields of a class, looked at when the first value arrives: by then the names in its
+    annotations exist.
+    """
 
     def __init__(self, kind: type, required: abc.Collection[str], names: abc.Iterable[str]) -> None:
         self._kind = kind
@@ -435,8 +453,12 @@ def _numpy_scalar(kind: Any, numpy: Any) -> Converter:
     for base, python in scalars:
         if issubclass(kind, base) and kind is not base:
             inner = converter(python)
-            return Converter(inner.expects, lambda value, path: kind(inner.convert(value, path)))
+            return _then(inner, kind)
     raise TypeError(f"`{kind.__qualname__}` is not a type that can arrive")
+
+
+def _then(inner: Converter, make: Callable[[Any], Any]) -> Converter:
+    return Converter(inner.expects, lambda value, path: make(inner.convert(value, path)))
 
 
 def _has_constraints(metadata: tuple[Any, ...]) -> bool:
@@ -449,15 +471,11 @@ _AS_THEY_ARE: Final = (bytes, bytearray, memoryview, dt.datetime)
 
 def _validated(annotation: Any) -> Converter:
     """A type that only msgspec knows."""
-    msgspec = sys.modules.get("msgspec")
-    if msgspec is None:
-        import msgspec
+    msgspec = importlib.import_module("msgspec")
 
     def convert(value: Any, path: str) -> Any:
         try:
-            return msgspec.convert(
-                value, annotation, dec_hook=dec_hook, builtin_types=_AS_THEY_ARE
-            )
+            return msgspec.convert(value, annotation, dec_hook=dec_hook, builtin_types=_AS_THEY_ARE)
         except msgspec.ValidationError as error:
             inner, issue = split_path(str(error))
             raise ConvertIssue(path + inner[1:], issue) from None
@@ -473,7 +491,9 @@ _PLACE: Final = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 
 
 def split_path(message: str) -> tuple[str, str]:
-    """The path and the issue in a message of msgspec; the innermost part of the path comes first in it."""
+    """The path and the issue in a message of msgspec; the innermost part of the path comes first in
+    it.
+    """
     path = ""
     while (place := _PLACE.search(message)) is not None:
         path += place[1]

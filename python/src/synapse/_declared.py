@@ -12,13 +12,14 @@ _RESERVED = frozenset({"_tag", "message", "args", "add_note", "with_traceback"})
 class Error(Exception):
     """Base of the failures that a handler declares with `raises`.
 
-    The annotations of a subclass are its fields and the name of the class is its tag: the caller receives an object
-    with `_tag`, `message` and the fields. Fields are given by keyword and become attributes; a value in the class body
-    is a default. A leading underscore keeps an annotation out of it.
+    The annotations of a subclass are its fields and the name of the class is its tag: the caller
+    receives an object with `_tag`, `message` and the fields. Fields are given by keyword and become
+    attributes; a value in the class body is a default. A leading underscore keeps an annotation out
+    of it.
 
     Args:
-        message: What went wrong. Without it, the first line of the class's docstring, or else the class's name.
-        fields: One value for each annotation that has no default.
+        message: What went wrong. Without it, the first line of the class's docstring, or else the
+        class's name. fields: One value for each annotation that has no default.
 
     Raises:
         TypeError: A field is missing, or unknown.
@@ -39,7 +40,9 @@ class Error(Exception):
         own = [name for name in _annotations(cls) if not name.startswith("_")]
         for name in own:
             if name in _RESERVED:
-                raise TypeError(f"`{cls.__qualname__}.{name}`: a declared error cannot have this field")
+                raise TypeError(
+                    f"`{cls.__qualname__}.{name}`: a declared error cannot have this field"
+                )
         cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
 
     def __init__(self, message: str | None = None, /, **fields: Any) -> None:
@@ -58,7 +61,9 @@ class Error(Exception):
         unknown = [name for name in fields if name not in cls._fields]
         if unknown:
             known = ", ".join(f"`{name}`" for name in cls._fields) or "none"
-            raise TypeError(f"{cls.__qualname__}() got the unknown field `{unknown[0]}`; it has {known}")
+            raise TypeError(
+                f"{cls.__qualname__}() got the unknown field `{unknown[0]}`; it has {known}"
+            )
         missing = [name for name in cls._fields if name not in fields and not hasattr(cls, name)]
         if missing:
             names = ", ".join(f"`{name}`" for name in missing)
@@ -70,11 +75,16 @@ class Error(Exception):
             setattr(self, name, fields[name] if name in fields else copy.copy(getattr(cls, name)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, {name: getattr(self, name) for name in self._fields})
+        return _rebuild, (
+            type(self),
+            self.message,
+            {name: getattr(self, name) for name in self._fields},
+        )
 
 
 def _annotations(cls: type) -> list[str]:
-    # From 3.14 on annotations are made on demand, and reading them may fail on names that do not exist yet.
+    # From 3.14 on annotations are made on demand, and reading them may fail on names that do not
+    # exist yet.
     names = inspect.get_annotations(cls) if "__annotations__" in cls.__dict__ else {}
     return [name for name, kind in names.items() if "ClassVar" not in str(kind)]
 

@@ -34,7 +34,8 @@ class Drain:
         self._finished.set()
 
     def go_away(self) -> None:
-        """Tell the host to send nothing more, finish what runs, and leave: without the host having asked.
+        """Tell the host to send nothing more, finish what runs, and leave: without the host having
+        asked.
 
         Runs in a thread of its own, and does not return.
         """
@@ -62,7 +63,8 @@ class Drain:
     def _shut_down(self, grace: float) -> None:
         worker = self._worker
         deadline = time.monotonic() + grace
-        # The answer that ended the drain may not have been the last thing to happen: look at the table itself.
+        # The answer that ended the drain may not have been the last thing to happen: look at the
+        # table itself.
         while worker.open_calls and time.monotonic() < deadline:
             self._finished.wait(max(0.0, deadline - time.monotonic()))
             self._finished.clear()

@@ -1,4 +1,6 @@
-"""From the values that handlers return to values of the wire: what is carried, as what, and where it is refused."""
+"""From the values that handlers return to values of the wire: what is carried, as what, and where
+it is refused.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class EncodeIssue(Exception):
 
 
 def reduce(value: Any) -> Any:
-    """One step towards the wire, for a value that is none of its types; its parts may need more steps.
+    """One step towards the wire, for a value that is none of its types; its parts may need more
+    steps.
 
     Raises:
         TypeError: There is no way to carry it.
@@ -45,9 +48,10 @@ def reduce(value: Any) -> Any:
             return _numpy_scalar(value)
     if isinstance(value, (array.array, memoryview)):
         return _extension(*_arrays.from_buffer(value))
-    for builtin in (str, int, float, bytes):
-        if isinstance(value, builtin) and not isinstance(value, enum.Enum):
-            return builtin.__new__(builtin, value)
+    if not isinstance(value, enum.Enum):
+        for builtin, without_subclass in _BUILTINS:
+            if isinstance(value, builtin):
+                return without_subclass(value)
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return value.model_dump()
@@ -57,6 +61,15 @@ def reduce(value: Any) -> Any:
         return list(value)
     hint = ": was an `await` forgotten?" if inspect.isawaitable(value) else ""
     raise TypeError(f"cannot carry a `{kind.__qualname__}`{hint}")
+
+
+# The methods of the types themselves: a subclass may answer otherwise.
+_BUILTINS: Final[tuple[tuple[type, Any], ...]] = (
+    (str, lambda value: str.__getitem__(value, slice(None))),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: bytes.__getitem__(value, slice(None))),
+)
 
 
 def _extension(head: bytes, elements: memoryview) -> Extension:
@@ -71,7 +84,8 @@ def _numpy_scalar(value: Any) -> Any:
 
 
 def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
-    """The value in the types of the wire alone: None, bool, int, float, str, bytes, list, dict and `Extension`.
+    """The value in the types of the wire alone: None, bool, int, float, str, bytes, list, dict and
+    `Extension`.
 
     Raises:
         EncodeIssue: Something in it cannot be carried; the path says where it is.
@@ -172,7 +186,9 @@ def _plain_struct(value: Any, path: str, depth: int) -> Any:
         return plain([*tagged, *(item for _, item in items)], path, depth - 1)
     if config.omit_defaults:
         # Which fields equal their defaults is msgspec's to say.
-        return plain(msgspec.to_builtins(value, builtin_types=_WIRE_TYPES, enc_hook=reduce), path, depth - 1)
+        return plain(
+            msgspec.to_builtins(value, builtin_types=_WIRE_TYPES, enc_hook=reduce), path, depth - 1
+        )
     fields = {} if config.tag is None else {config.tag_field: config.tag}
     fields.update((name, item) for name, item in items if item is not msgspec.UNSET)
     return _plain_map(fields, path, depth)
@@ -183,7 +199,11 @@ _WIRE_TYPES: Final = (bytes, bytearray, memoryview, dt.datetime, dt.date, dt.tim
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, dt.datetime):
-        return value.isoformat() if value.utcoffset() is None else Extension(TIMESTAMP, to_timestamp(value))
+        return (
+            value.isoformat()
+            if value.utcoffset() is None
+            else Extension(TIMESTAMP, to_timestamp(value))
+        )
     if isinstance(value, (dt.date, dt.time)):
         text = value.isoformat()
         return f"{text[:-6]}Z" if text.endswith("+00:00") else text

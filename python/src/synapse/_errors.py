@@ -1,4 +1,6 @@
-"""Exceptions as data: what a traceback shows, within limits, whatever the exception does when it is looked at."""
+"""Exceptions as data: what a traceback shows, within limits, whatever the exception does when it is
+looked at.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Described = dict[str, Any]
 
 
 def describe(error: BaseException) -> Described:
-    """The structured exception of the protocol for `error`. Never raises, and the result can always be encoded."""
+    """The structured exception of the protocol for `error`. Never raises, and the result can always
+    be encoded.
+    """
     try:
         return _Description().of(error, 0)
     except BaseException:
@@ -58,9 +62,9 @@ class _Description:
             _add_source(error, frames)
         if omitted:
             result["framesOmitted"] = omitted
-        notes = _quietly(lambda: error.__notes__, None)  # type: ignore[attr-defined,unused-ignore]
+        notes = _quietly(lambda: error.__notes__, None)  # type: ignore[attr-defined]
         if isinstance(notes, (list, tuple)) and notes:
-            result["notes"] = [_text_of(lambda n=note: str(n), _MAX_TEXT) for note in notes[:_MAX_NOTES]]  # type: ignore[misc]
+            result["notes"] = [_text_of(note.__str__, _MAX_TEXT) for note in notes[:_MAX_NOTES]]
         cause = error.__cause__
         if cause is not None:
             self._add(result, "cause", cause, depth)
@@ -70,7 +74,9 @@ class _Description:
         return result
 
     def _room(self, error: BaseException, depth: int) -> bool:
-        return depth < _MAX_DEPTH and len(self._met) < _MAX_EXCEPTIONS and id(error) not in self._met
+        return (
+            depth < _MAX_DEPTH and len(self._met) < _MAX_EXCEPTIONS and id(error) not in self._met
+        )
 
     def _add(self, result: Described, key: str, error: BaseException, depth: int) -> None:
         if self._room(error, depth):

@@ -1,7 +1,8 @@
 """The late follower: a thread that reads when the thread that reads is held up by a handler.
 
-Handlers run on the reading thread, which saves a hand-off for every call. When one takes longer than a few milliseconds,
-the follower takes over reading, so that cancels and pings are dealt with whatever handlers do. It runs no user code.
+Handlers run on the reading thread, which saves a hand-off for every call. When one takes longer
+than a few milliseconds, the follower takes over reading, so that cancels and pings are dealt with
+whatever handlers do. It runs no user code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _IDLE_TICKS: Final = 20
 
 
 class Pace:
-    """What the reading thread shows of itself: whether it is away from reading, and how often it came back."""
+    """What the reading thread shows of itself: whether it is away from reading, and how often it
+    came back.
+    """
 
     __slots__ = ("asleep", "busy", "turn", "wake")
 
@@ -28,7 +31,9 @@ class Pace:
         self.wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def leave_reading(self) -> None:
-        """The reading thread goes to work. The follower is told only when it sleeps, not for every call."""
+        """The reading thread goes to work. The follower is told only when it sleeps, not for every
+        call.
+        """
         self.turn += 1
         self.busy = True
         if self.asleep:

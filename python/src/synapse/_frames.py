@@ -1,10 +1,12 @@
-"""Frames of the protocol: their kinds, how one is written and how a stream of bytes becomes frames."""
+"""Frames of the protocol: their kinds, how one is written and how a stream of bytes becomes
+frames.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 REQUEST: Final = 1
 SUCCESS: Final = 2
@@ -42,11 +44,8 @@ class ProtocolBroken(Exception):
     """The peer sent something after which the stream cannot be trusted."""
 
 
-class Frame(NamedTuple):
-    kind: int
-    id: int
-    meta: bytes
-    payload: bytearray | memoryview
+#: Kind, id, meta and payload. A plain tuple, since one is made for every call.
+Frame: TypeAlias = "tuple[int, int, bytes, bytearray | memoryview]"
 
 
 def make_frame(kind: int, id: int, payload: bytes = b"", meta: bytes = b"") -> bytes:
@@ -55,7 +54,9 @@ def make_frame(kind: int, id: int, payload: bytes = b"", meta: bytes = b"") -> b
 
 
 class FrameReader:
-    """Turns what arrives into frames; every payload it hands out is memory that nobody else writes to."""
+    """Turns what arrives into frames; every payload it hands out is memory that nobody else writes
+    to.
+    """
 
     __slots__ = ("_buffer", "_filled", "_large", "_large_filled", "_view", "max_frame_size")
 
@@ -90,7 +91,7 @@ class FrameReader:
                 break
             payload_start = start + HEADER_SIZE + meta_size
             meta = bytes(view[start + HEADER_SIZE : payload_start]) if meta_size else b""
-            frames.append(Frame(kind, id, meta, buffer[payload_start:after]))
+            frames.append((kind, id, meta, buffer[payload_start:after]))
             start = after
         rest = end - start
         if rest >= LENGTH_SIZE:
@@ -120,7 +121,7 @@ class FrameReader:
         length, kind, _, meta_size, id = HEADER.unpack_from(large, 0)
         self._check(length, meta_size)
         payload_start = HEADER_SIZE + meta_size
-        return [Frame(kind, id, bytes(view[HEADER_SIZE:payload_start]), view[payload_start:])]
+        return [(kind, id, bytes(view[HEADER_SIZE:payload_start]), view[payload_start:])]
 
     def _check(self, length: int, meta_size: int) -> None:
         if length < FIXED_SIZE:

@@ -17,11 +17,15 @@ _COROUTINE_FLAGS: Final = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
 
 
 class Handler:
-    """A registered function: its name, its kind, and once prepared the way from a payload to its arguments."""
+    """A registered function: its name, its kind, and once prepared the way from a payload to its
+    arguments.
+    """
 
     __slots__ = ("bind", "function", "is_async", "is_stream", "name", "place", "raises")
 
-    def __init__(self, function: Callable[..., Any], name: str, raises: tuple[type[Error], ...]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, raises: tuple[type[Error], ...]
+    ) -> None:
         self.function = function
         self.name = name
         self.raises = raises
@@ -50,9 +54,7 @@ def handler(function: F, /) -> F: ...
 
 
 @overload
-def handler(
-    *, name: str | None = None, raises: Iterable[type[Error]] = ()
-) -> Callable[[F], F]: ...
+def handler(*, name: str | None = None, raises: Iterable[type[Error]] = ()) -> Callable[[F], F]: ...
 
 
 def handler(
@@ -64,22 +66,26 @@ def handler(
 ) -> Any:
     """Let TypeScript call a function.
 
-    Use it bare, or with options. The function itself is returned, so that it can be called and tested as ever.
+    Use it bare, or with options. The function itself is returned, so that it can be called and
+    tested as ever.
 
-    What a call sends is decoded to the annotations and checked before the function runs. A single parameter that is not
-    annotated, or whose type is a map (`dict`, `Mapping`, `Any`, a `TypedDict`, dataclass, msgspec `Struct` or pydantic
-    model), receives all of it; so does a single positional-only parameter, whatever its type. Otherwise the keys of
-    what was sent are bound to the parameters by name.
+    What a call sends is decoded to the annotations and checked before the function runs. A single
+    parameter that is not annotated, or whose type is a map (`dict`, `Mapping`, `Any`, a
+    `TypedDict`, dataclass, msgspec `Struct` or pydantic model), receives all of it; so does a
+    single positional-only parameter, whatever its type. Otherwise the keys of what was sent are
+    bound to the parameters by name.
 
     Args:
         function: The function, coroutine function or generator function.
         name: The name to call it by, instead of the function's own.
-        raises: The declared errors of the handler. One that is raised travels as a value; any other exception travels
+        raises: The declared errors of the handler. One that is raised travels as a value; any other
+        exception travels
             as an exception with its traceback.
 
     Raises:
-        TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several positional-only ones.
-        ValueError: The name is not a name, or belongs to another handler already.
+        TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several
+        positional-only ones. ValueError: The name is not a name, or belongs to another handler
+        already.
 
     Example:
         >>> import synapse
@@ -106,7 +112,9 @@ def _register(function: F, name: str | None, raises: Iterable[type[Error]]) -> F
     declared = tuple(raises)
     for each in declared:
         if not (isinstance(each, type) and issubclass(each, Error)):
-            raise TypeError(f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}")
+            raise TypeError(
+                f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}"
+            )
     new = Handler(function, _checked_name(name, function), declared)
     _check_parameters(new)
     old = registry.get(new.name)
@@ -124,18 +132,22 @@ def _checked_name(name: object, function: object) -> str:
         raise TypeError(f"the name of a handler is text, not {name!r}")
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or any(map(str.isspace, name)):
         raise ValueError(
-            f"{name[:_MAX_NAME]!r} cannot name a handler: 1 to {_MAX_NAME} printable characters without spaces"
+            f"{name[:_MAX_NAME]!r} cannot name a handler: "
+            f"a name has 1 to {_MAX_NAME} printable characters and no spaces"
         )
     return name
 
 
 def _check_parameters(handler: Handler) -> None:
-    kinds = [parameter.kind for parameter in inspect.signature(handler.function).parameters.values()]
+    kinds = [
+        parameter.kind for parameter in inspect.signature(handler.function).parameters.values()
+    ]
     if inspect.Parameter.VAR_POSITIONAL in kinds:
         raise TypeError(f"handler `{handler.name}`: *args cannot be filled, name the parameters")
     if inspect.Parameter.POSITIONAL_ONLY in kinds and len(kinds) > 1:
         raise TypeError(
-            f"handler `{handler.name}`: parameters are bound by name, which positional-only ones have not"
+            f"handler `{handler.name}`: parameters are bound by name, "
+            "and positional-only ones cannot be"
         )
 
 
@@ -155,4 +167,6 @@ def _underlying(function: Any) -> Any:
 
 def _place(function: Any) -> str:
     code = getattr(inspect.unwrap(_unwrapped(function)), "__code__", None)
-    return "an object without a place" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+    return (
+        "an object without a place" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+    )

@@ -1,4 +1,6 @@
-"""The life of the process: it dies with its host, in every state, and ends in an orderly way otherwise."""
+"""The life of the process: it dies with its host, in every state, and ends in an orderly way
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,18 @@ def leave_at_once(code: int) -> NoReturn:
 
 
 def claim_descriptors() -> None:
-    """Keep descriptors 3, 4 and 5 to this process: programs it starts and children it forks do not get them."""
+    """Keep descriptors 3, 4 and 5 to this process: programs it starts and children it forks do not
+    get them.
+    """
     for fd in (CHANNEL_FD, LIFELINE_FD, CRASH_FD):
         with contextlib.suppress(OSError):
             os.set_inheritable(fd, False)
 
 
 def close_in_child(detach_channel: Callable[[], int]) -> None:
-    """In a forked child, close what belongs to the worker: a copy would keep the host's streams open."""
+    """In a forked child, close what belongs to the worker: a copy would keep the host's streams
+    open.
+    """
     lifeline, crashes = _is_stream(LIFELINE_FD), _is_stream(CRASH_FD)
 
     def close() -> None:
@@ -94,8 +100,9 @@ def _hold_lifeline() -> None:
     import fcntl
     import signal
 
-    # The kernel sends the signal itself, so that neither the GIL nor a busy thread is in the way. The whole group gets
-    # it, but only a group that is ours: started inside another one, we must not take that with us.
+    # The kernel sends the signal itself, so that neither the GIL nor a busy thread is in the way.
+    # The whole group gets it, but only a group that is ours: started inside another one, we must
+    # not take that with us.
     leads = os.getpgrp() == os.getpid()
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(LIFELINE_FD, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
@@ -128,14 +135,15 @@ def _hung_up(fd: int) -> bool:
 
 def _parent_changed(host_pid: int) -> bool:
     parent = os.getppid()
-    # 0: the parent is in another process id namespace, where the number it told means another process or none.
+    # 0: the parent is in another process id namespace, where the number it told means another
+    # process or none.
     if parent in (host_pid, 0):
         return False
     try:
         os.kill(host_pid, 0)
     except ProcessLookupError:
-        # The host died, or its number is of another namespace (a container with an init process of its own). The
-        # streams tell these apart: a host that died has let go of them.
+        # The host died, or its number is of another namespace (a container with an init process of
+        # its own). The streams tell these apart: a host that died has let go of them.
         return hasattr(os, "fork") and any(map(_hung_up, (CHANNEL_FD, LIFELINE_FD)))
     except OSError:
         return False
@@ -143,7 +151,9 @@ def _parent_changed(host_pid: int) -> bool:
 
 
 def watch_crashes() -> None:
-    """Write the stacks of all threads to descriptor 5 at a fatal signal, and to stderr where there is none."""
+    """Write the stacks of all threads to descriptor 5 at a fatal signal, and to stderr where there
+    is none.
+    """
     with contextlib.suppress(Exception):
         faulthandler.enable(file=CRASH_FD if _is_open(CRASH_FD) else 2, all_threads=True)
 

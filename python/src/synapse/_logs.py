@@ -69,7 +69,9 @@ class LogSender:
         at: float | None = None,
         exception: dict[str, Any] | None = None,
     ) -> None:
-        """Send a record. Never raises; where the host does not keep up, records are dropped and counted."""
+        """Send a record. Never raises; where the host does not keep up, records are dropped and
+        counted.
+        """
         call = current_call.get()
         record = {
             "level": level,
@@ -97,7 +99,11 @@ class LogSender:
 
 
 def _sendable(text: str) -> str:
-    text = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}… (+{len(text) - _MAX_MESSAGE})"
+    text = (
+        text
+        if len(text) <= _MAX_MESSAGE
+        else f"{text[:_MAX_MESSAGE]}… (+{len(text) - _MAX_MESSAGE})"
+    )
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -105,16 +111,23 @@ def _sendable(text: str) -> str:
     return text
 
 
-class _Partial(NamedTuple):
+class Partial(NamedTuple):
+    """A line that is not ended, and where it began."""
+
     text: str
     place: Place
+
+
+# By stream, thread and call, so that lines of calls that run at once do not mix.
+PartialKey = tuple[str, int, "Call | None"]
+Partials = dict[PartialKey, Partial]
 
 
 class LogStream(io.TextIOBase):
     """A text stream whose lines are records.
 
-    Until the sender is open, and in forked children, text goes to the descriptor beneath, which the host drains as well:
-    there it is seen at once, and a crash loses none of it.
+    Until the sender is open, and in forked children, text goes to the descriptor beneath, which the
+    host drains as well: there it is seen at once, and a crash loses none of it.
     """
 
     encoding = "utf-8"
@@ -123,12 +136,14 @@ class LogStream(io.TextIOBase):
     line_buffering = True
     mode = "w"
 
-    def __init__(self, sender: LogSender, beneath: TextIO, level: int, name: str) -> None:
+    def __init__(
+        self, sender: LogSender, beneath: TextIO, level: int, name: str, partials: Partials
+    ) -> None:
         self._sender = sender
         self._beneath = beneath
         self._level = level
         self._logger = name
-        self._partials: dict[tuple[int, Call | None], _Partial] = {}
+        self._partials = partials
         self.name = f"<{name}>"
 
     @property
@@ -159,19 +174,20 @@ class LogStream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if not self._sender.is_open:
             return self._beneath.write(text)
-        key = (threading.get_ident(), current_call.get())
+        key = (self._logger, threading.get_ident(), current_call.get())
         partial = self._partials.pop(key, None)
         place = _caller(sys._getframe(1)) if partial is None else partial.place
         *lines, rest = (text if partial is None else partial.text + text).split("\n")
         for line in lines:
             self._emit(line, place)
-        # A progress bar writes over its line again and again: only what stands there at last matters.
+        # A progress bar writes over its line again and again: only what stands there at last
+        # matters.
         rest = rest[rest.rfind("\r", 0, -1) + 1 :]
         while len(rest) > _MAX_MESSAGE:
             self._emit(rest[:_MAX_MESSAGE], place)
             rest = rest[_MAX_MESSAGE:]
         if rest:
-            self._partials[key] = _Partial(rest, place)
+            self._partials[key] = Partial(rest, place)
         return len(text)
 
     def _emit(self, line: str, place: Place) -> None:
@@ -179,21 +195,11 @@ class LogStream(io.TextIOBase):
         for start in range(0, len(line) or 1, _MAX_MESSAGE):
             self._sender.send(self._level, self._logger, line[start : start + _MAX_MESSAGE], place)
 
-    def end_call(self, call: Call) -> None:
-        """Send what a call has printed without ending the line."""
-        if self._partials:
-            for key in [key for key in list(self._partials) if key[1] is call]:
-                self._end(key)
-
-    def end_all(self) -> None:
-        """Send every line that is not ended."""
-        for key in list(self._partials):
-            self._end(key)
-
-    def _end(self, key: tuple[int, Call | None]) -> None:
+    def end(self, key: PartialKey) -> None:
+        """Send a line as it is."""
         partial = self._partials.pop(key, None)
         if partial is not None:
-            token = current_call.set(key[1])
+            token = current_call.set(key[2])
             try:
                 self._emit(partial.text, partial.place)
             finally:
@@ -234,41 +240,42 @@ class LogHandler(logging.Handler):
             message = f"{record.msg!s} ({type(error).__name__} while formatting)"
         if record.stack_info:
             message = f"{message}\n{record.stack_info}"
-        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        raised = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         self._sender.send(
             record.levelno,
             record.name,
             message,
             Place(record.pathname, record.lineno),
             record.created,
-            None if error is None else describe(error),
+            None if raised is None else describe(raised),
         )
 
 
 class Output:
     """The redirected output of the process."""
 
-    __slots__ = ("_handler", "_stderr", "_stdout", "sender")
+    __slots__ = ("_handler", "_stderr", "_stdout", "partials", "sender")
 
     def __init__(self, codec: Codec) -> None:
         self.sender = LogSender(codec)
+        self.partials: Partials = {}
         self._handler = LogHandler(self.sender)
         self._stdout = self._redirected(sys.stdout, logging.INFO, "stdout")
         self._stderr = self._redirected(sys.stderr, logging.WARNING, "stderr")
 
     def _redirected(self, beneath: TextIO | None, level: int, name: str) -> LogStream:
         if beneath is None:
-            beneath = open(sys.platform == "win32" and "nul" or "/dev/null", "w")  # noqa: SIM115
+            beneath = open((sys.platform == "win32" and "nul") or "/dev/null", "w")  # noqa: SIM115
         with contextlib.suppress(Exception):
-            beneath.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr,unused-ignore]
-        return LogStream(self.sender, beneath, level, name)
+            beneath.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[attr-defined]
+        return LogStream(self.sender, beneath, level, name, self.partials)
 
     def redirect(self) -> None:
         """Take over `sys.stdout`, `sys.stderr`, logging and warnings.
 
-        logging gets its root handler from `adopt_logging`, after the module is imported: `logging.basicConfig` in the
-        module does nothing where there is one already, and the level it sets is wanted. Until then the handler of last
-        resort is ours.
+        logging gets its root handler from `adopt_logging`, after the module is imported:
+        `logging.basicConfig` in the module does nothing where there is one already, and the level
+        it sets is wanted. Until then the handler of last resort is ours.
         """
         sys.stdout, sys.stderr = self._stdout, self._stderr
         logging.lastResort = self._handler
@@ -286,16 +293,17 @@ class Output:
         root.addHandler(self._handler)
 
     def end_call(self, call: Call) -> None:
-        self._stdout.end_call(call)
-        self._stderr.end_call(call)
-
-    def has_partial(self) -> bool:
-        return bool(self._stdout._partials or self._stderr._partials)
+        """Send what a call has printed without ending the line."""
+        self._end([key for key in list(self.partials) if key[2] is call])
 
     def flush_c(self) -> None:
         """Let go of what C code printed without ending the line."""
         _cstdio.flush_all()
 
     def end_all(self) -> None:
-        self._stdout.end_all()
-        self._stderr.end_all()
+        """Send every line that is not ended."""
+        self._end(list(self.partials))
+
+    def _end(self, keys: list[PartialKey]) -> None:
+        for key in keys:
+            (self._stdout if key[0] == "stdout" else self._stderr).end(key)

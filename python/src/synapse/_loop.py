@@ -38,7 +38,9 @@ class _WatchedSelector(selectors.DefaultSelector):
 
 
 class TaskRunner:
-    """Runs calls as tasks of one loop. Everything but `submit`, `cancel` and `cancel_all` happens in its thread."""
+    """Runs calls as tasks of one loop. Everything but `submit`, `cancel` and `cancel_all` happens
+    in its thread.
+    """
 
     def __init__(self, worker: Worker, pace: Pace | None) -> None:
         self._worker = worker
@@ -54,7 +56,8 @@ class TaskRunner:
     def run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self._thread = threading.get_ident()
-        # A handler cannot stop the loop: SystemExit and KeyboardInterrupt in callbacks of its own can.
+        # A handler cannot stop the loop: SystemExit and KeyboardInterrupt in callbacks of its own
+        # can.
         while True:
             try:
                 self.loop.run_forever()
@@ -92,7 +95,7 @@ class TaskRunner:
     def _start(self, call: Call) -> None:
         worker = self._worker
         call.started = True
-        if call.cancelled or call.deadline is not None and time.monotonic() >= call.deadline:
+        if call.cancelled or (call.deadline is not None and time.monotonic() >= call.deadline):
             worker.end(call, worker.answers.interrupted(call.id))
             return
         try:
@@ -130,9 +133,7 @@ class TaskRunner:
 
     def _finish(self, call: Call, task: asyncio.Task[Outgoing]) -> None:
         answers = self._worker.answers
-        self._worker.end(
-            call, answers.interrupted(call.id) if task.cancelled() else task.result()
-        )
+        self._worker.end(call, answers.interrupted(call.id) if task.cancelled() else task.result())
         self._flush_soon()
 
     def _flush_soon(self) -> None:

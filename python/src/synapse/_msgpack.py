@@ -1,6 +1,7 @@
 """MessagePack in plain Python: what the runtime uses where no codec is installed.
 
-It is strict about what it reads and knows the types of the wire only; `_encode.plain` makes those of other values.
+It is strict about what it reads and knows the types of the wire only; `_encode.plain` makes those
+of other values.
 """
 
 from __future__ import annotations
@@ -246,7 +247,8 @@ class _Decoder:
             raise Malformed(f"a string that is not UTF-8: {error.reason}") from None
 
     def _nested(self, size: int, depth: int, least: int) -> int:
-        # Checked before anything is made: a header can promise four thousand million items in five bytes.
+        # Checked before anything is made: a header can promise four thousand million items in five
+        # bytes.
         if size * least > len(self._view) - self.position:
             raise Malformed("the data ends too early")
         if depth >= MAX_DEPTH:

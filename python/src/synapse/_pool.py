@@ -14,7 +14,9 @@ _RETRACTED: Final = None
 
 
 class Pool:
-    """A fixed number of daemon threads over one queue; only threads that sleep are woken, one for each call."""
+    """A fixed number of daemon threads over one queue; only threads that sleep are woken, one for
+    each call.
+    """
 
     __slots__ = ("_idle", "_ready", "_run", "_wake")
 
@@ -48,7 +50,8 @@ class Pool:
 
     def _sleep(self, ready: deque[Call], idle: deque[None]) -> None:
         idle.append(None)
-        # Announced first, looked at second; `submit` does it the other way round, so that one of both sees the other.
+        # Announced first, looked at second; `submit` does it the other way round, so that one of
+        # both sees the other.
         if ready:
             try:
                 idle.pop()

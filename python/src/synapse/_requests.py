@@ -9,7 +9,7 @@ from typing import Any, Final
 from synapse._answers import Answers
 from synapse._calls import Call
 from synapse._codec import Codec, DecodeIssue
-from synapse._frames import Frame, ProtocolBroken
+from synapse._frames import ProtocolBroken
 from synapse._handlers import Handler
 
 _MAX_ROUTES: Final = 4096
@@ -37,24 +37,28 @@ class Requests:
         self._routes: dict[bytes, Handler] = {}
         self.max_open_calls = 1
 
-    def accept(self, frame: Frame, *, draining: bool) -> Call | bytes:
+    def accept(
+        self, id: int, meta: bytes, payload: bytearray | memoryview, draining: bool
+    ) -> Call | bytes:
         """The call, which is open from now on, or the frame that refuses it.
 
         Raises:
-            ProtocolBroken: The meta is not a request's, or the number belongs to a call that is open.
+            ProtocolBroken: The meta is not a request's, or the number belongs to a call that is
+            open.
         """
-        id = frame.id
         if id in self._calls:
             raise ProtocolBroken(f"a second Request with the id {id} of an open call")
-        handler = self._routes.get(frame.meta)
+        handler = self._routes.get(meta)
         if handler is not None and not draining and len(self._calls) < self.max_open_calls:
-            call = self._calls[id] = Call(id, handler, frame.payload)
+            call = self._calls[id] = Call(id, handler, payload)
             return call
-        return self._accept_parsed(frame, draining)
+        return self._accept_parsed(id, meta, payload, draining)
 
-    def _accept_parsed(self, frame: Frame, draining: bool) -> Call | bytes:
-        id, answers = frame.id, self._answers
-        meta = self._parse(frame.meta)
+    def _accept_parsed(
+        self, id: int, data: bytes, payload: bytearray | memoryview, draining: bool
+    ) -> Call | bytes:
+        answers = self._answers
+        meta = self._parse(data)
         method = meta["method"]
         if draining:
             return answers.die(id, "Closed", None, rejected=True)
@@ -67,14 +71,14 @@ class Requests:
         if handler.is_stream:
             issue = f"`{method}` is a generator: it streams, and this call wants one value"
             return answers.encode_failed(id, "$", issue, rejected=True)
-        call = Call(id, handler, frame.payload)
+        call = Call(id, handler, payload)
         deadline = meta.get("deadline")
         if deadline is not None:
             call.deadline = time.monotonic() + deadline / 1000
         call.trace = meta.get("trace")
         call.headers = meta.get("headers")
         if len(meta) == 1 and len(self._routes) < _MAX_ROUTES:
-            self._routes[frame.meta] = handler
+            self._routes[data] = handler
         self._calls[id] = call
         return call
 

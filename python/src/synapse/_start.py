@@ -83,7 +83,9 @@ def _leave_to_parent(channel: Channel, output: Output) -> int:
 
 
 def _add_module_directory(directory: str) -> None:
-    """Put the module's directory behind the standard library, whose modules it must not replace, before the rest."""
+    """Put the module's directory behind the standard library, whose modules it must not replace,
+    before the rest.
+    """
     paths = sysconfig.get_paths()
     packages = {paths["purelib"], paths["platlib"]}
     for index, entry in enumerate(sys.path):
@@ -96,8 +98,8 @@ def _add_module_directory(directory: str) -> None:
 def load(entrypoint: str, directory: str) -> ModuleType:
     """Import the module of the user.
 
-    A module at the top is loaded from its file, so that one named like a module of the standard library is found; it is
-    not put in that one's place then.
+    A module at the top is loaded from its file, so that one named like a module of the standard
+    library is found; it is not put in that one's place then.
     """
     name = entrypoint.partition(".")[0]
     if name == "synapse":

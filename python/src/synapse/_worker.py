@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synapse import _frames, _life
 from synapse._answers import Answers
@@ -18,7 +18,7 @@ from synapse._codec import Codec, DecodeIssue
 from synapse._context import current_call
 from synapse._drain import Drain
 from synapse._follower import Follower, Pace
-from synapse._frames import Frame, Outgoing, ProtocolBroken, make_frame
+from synapse._frames import Buffer, Frame, Outgoing, ProtocolBroken, make_frame
 from synapse._handlers import Handler
 from synapse._logs import Output
 from synapse._requests import Requests
@@ -39,9 +39,9 @@ class Settings(NamedTuple):
 class Worker:
     """One connection to the host, served until the process leaves.
 
-    Whoever holds `channel.reading` handles frames. Synchronous handlers run on the main thread, which reads when it has
-    nothing to run, or in a `Pool`; asynchronous ones in a `TaskRunner`, which is the main thread where no handler is
-    synchronous.
+    Whoever holds `channel.reading` handles frames. Synchronous handlers run on the main thread,
+    which reads when it has nothing to run, or in a `Pool`; asynchronous ones in a `TaskRunner`,
+    which is the main thread where no handler is synchronous.
     """
 
     def __init__(
@@ -97,23 +97,24 @@ class Worker:
         while True:
             frames = self.channel.read()
             for index, frame in enumerate(frames):
-                if frame.kind == _frames.WELCOME:
-                    self._start(self._to_settings(frame))
+                if frame[0] == _frames.WELCOME:
+                    self._start(self._to_settings(frame[3]))
                     return early + frames[index + 1 :]
                 early.append(frame)
 
-    def _to_settings(self, frame: Frame) -> Settings:
-        welcome = self._control(frame)
+    def _to_settings(self, payload: Buffer) -> Settings:
+        welcome = self._control(payload)
         if not isinstance(welcome, dict) or welcome.get("protocol") != _frames.PROTOCOL_VERSION:
             raise ProtocolBroken("a Welcome for another version of the protocol")
-        values = [welcome.get(key) for key in ("maxFrameSize", "concurrency", "maxOpenCalls")]
+        keys = ("maxFrameSize", "concurrency", "maxOpenCalls")
+        values: list[Any] = [welcome.get(key) for key in keys]
         if not all(type(value) is int and value > 0 for value in values):
             raise ProtocolBroken("a Welcome without its settings")
         return Settings(*values)
 
-    def _control(self, frame: Frame) -> Any:
+    def _control(self, payload: Buffer) -> Any:
         try:
-            return self._codec.decode(frame.payload)
+            return self._codec.decode(payload)
         except DecodeIssue as error:
             raise ProtocolBroken(f"a control frame that does not decode: {error}") from None
 
@@ -149,7 +150,8 @@ class Worker:
                     channel.flush()
             channel.flush()
             self._main_waits = True
-            # Said first, looked at second: the follower adds to `ready` first and looks at `_main_waits` second.
+            # Said first, looked at second: the follower adds to `ready` first and looks at
+            # `_main_waits` second.
             if not ready:
                 pace.busy = False
                 channel.reading.acquire()
@@ -197,10 +199,10 @@ class Worker:
             channel.reading.release()
 
     def _handle(self, frames: list[Frame]) -> None:
-        for frame in frames:
-            kind = frame.kind
+        accept = self._requests.accept
+        for kind, id, meta, payload in frames:
             if kind == _frames.REQUEST:
-                call = self._requests.accept(frame, draining=self.drain.begun)
+                call = accept(id, meta, payload, self.drain.begun)
                 if not isinstance(call, Call):
                     self.channel.post(call)
                 elif call.handler.is_async:
@@ -208,11 +210,11 @@ class Worker:
                 else:
                     self._ready.append(call)
             elif kind == _frames.CANCEL:
-                self._cancel(frame.id)
+                self._cancel(id)
             elif kind == _frames.PING:
-                self.channel.send(make_frame(_frames.PONG, frame.id))
+                self.channel.send(make_frame(_frames.PONG, id))
             elif kind == _frames.SHUTDOWN:
-                self._shut_down(frame)
+                self._shut_down(payload)
             else:
                 self.ignored += 1
         if self._ready_tasks:
@@ -224,8 +226,8 @@ class Worker:
             self._ready.clear()
             self.channel.flush()
 
-    def _shut_down(self, frame: Frame) -> None:
-        grace = self._control(frame)
+    def _shut_down(self, payload: Buffer) -> None:
+        grace = self._control(payload)
         if type(grace) not in (int, float) or grace < 0:
             raise ProtocolBroken("a Shutdown without its grace")
         self.drain.shut_down(grace / 1000)
@@ -260,7 +262,9 @@ class Worker:
     # Running
 
     def _interrupt_waiting(self, call: Call) -> None:
-        """Answer a call that was cancelled before it started, whoever of reader and runner finds out first."""
+        """Answer a call that was cancelled before it started, whoever of reader and runner finds
+        out first.
+        """
         with self._cancelling:
             if not call.answered:
                 self.end(call, self.answers.interrupted(call.id))
@@ -301,7 +305,7 @@ class Worker:
     def end(self, call: Call, answer: Outgoing) -> None:
         """Close a call and queue its answer."""
         output = self._output
-        if output.has_partial():
+        if output.partials:
             output.end_call(call)
         call.answered = True
         # Before the answer can leave: the host may use the number again at once.
