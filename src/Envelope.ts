@@ -391,6 +391,8 @@ export const MethodInfo = Schema.Struct({
 })
 
 /**
+ * The type of the schema {@link MethodInfo}.
+ *
  * @category schemas
  * @since 0.1.0
  */
@@ -421,6 +423,8 @@ export const Hello = Schema.Struct({
 })
 
 /**
+ * The type of the schema {@link Hello}.
+ *
  * @category schemas
  * @since 0.1.0
  */
@@ -442,6 +446,8 @@ export const Welcome = Schema.Struct({
 })
 
 /**
+ * The type of the schema {@link Welcome}.
+ *
  * @category schemas
  * @since 0.1.0
  */
@@ -470,6 +476,8 @@ export const Log = Schema.Struct({
 })
 
 /**
+ * The type of the schema {@link Log}.
+ *
  * @category schemas
  * @since 0.1.0
  */

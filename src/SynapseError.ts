@@ -28,6 +28,8 @@ const id = "effect-synapse/SynapseError"
 export const Delivery = Schema.Literals(["notSent", "rejected", "unknown"])
 
 /**
+ * The type of the schema {@link Delivery}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -42,6 +44,8 @@ export type Delivery = typeof Delivery.Type
 export const Side = Schema.Literals(["typescript", "python"])
 
 /**
+ * The type of the schema {@link Side}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -62,6 +66,8 @@ export const ExceptionFrame = Schema.Struct({
 })
 
 /**
+ * The type of the schema {@link ExceptionFrame}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -107,6 +113,8 @@ const exceptionFields = {
 }
 
 /**
+ * The schema of {@link ExceptionInfo}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -251,6 +259,7 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFai
     return (
       this.detail +
       (this.exception === undefined ? "" : `\n${renderTraceback(this.exception)}`) +
+      (this.exception?.type === "ModuleNotFoundError" ? "\nA package has to be listed in requirements.txt" : "") +
       tail("Its last output on stderr", this.stderr ?? "")
     )
   }
@@ -451,6 +460,8 @@ export const ExitKind = Schema.Literals([
 ])
 
 /**
+ * The type of the schema {@link ExitKind}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -663,6 +674,8 @@ export const SynapseErrorReason = Schema.Union([
 ])
 
 /**
+ * The type of the schema {@link SynapseErrorReason}.
+ *
  * @category errors
  * @since 0.1.0
  */
