@@ -142,7 +142,7 @@ export const make = Effect.fnUntraced(function* (
 > {
   const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
   const environment = yield* PythonEnvironment.make(options)
-  const logs = yield* Logs.make(options.logs ?? "effect")
+  const logs = yield* Logs.make(options.logs ?? "effect", environment.directory)
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
   const graceMillis = Duration.toMillis(options.disposeTimeout ?? "500 millis")

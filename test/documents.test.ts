@@ -1,7 +1,7 @@
 /**
  * Runs the examples of the documentation: every `ts` block of the pages and of the doc comments is type-checked and run
  * by Node, in a directory with the Python module that such examples call. A `py` block that names a file is written
- * there first. Where a `text` block follows, it is what the program prints.
+ * there first; one that does not is run by Python. Where a `text` block follows, it is what the program prints.
  */
 import { execFile, execFileSync } from "node:child_process"
 import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -73,6 +73,13 @@ const write = (page: string, blocks: ReadonlyArray<Block>): ReadonlyArray<Exampl
 rmSync(work, { recursive: true, force: true })
 const pages = ["README.md", ...globSync("docs/*.md", { cwd: root })]
 const sources = globSync("src/*.ts", { cwd: root })
+const pythonBlocks = pages.map(
+  (page) =>
+    [
+      page,
+      blocksOf(readFileSync(join(root, page), "utf8")).filter(({ language, title }) => language === "py" && !title)
+    ] as const
+)
 const examples = [
   ...pages.map((page) => [page, blocksOf(readFileSync(join(root, page), "utf8"))] as const),
   ...sources.map((source) => [source, blocksOf(commentsOf(readFileSync(join(root, source), "utf8")))] as const)
@@ -101,6 +108,15 @@ describe("the documentation", () => {
       assert.fail((error as { stdout: string }).stdout)
     }
   })
+
+  for (const [page, blocks] of pythonBlocks) {
+    for (const [index, { code }] of blocks.entries()) {
+      it(`runs: ${page} Python example ${index + 1}`, async () => {
+        const env = { ...process.env, PYTHONPATH: join(root, "python/src") }
+        await promisify(execFile)("python3", ["-c", code], { env })
+      })
+    }
+  }
 
   for (const { file, name, output } of examples) {
     it(`runs: ${name}`, async () => {

@@ -17,6 +17,7 @@ export interface LogRecord {
   readonly message: string
   /** The process id of the worker. */
   readonly pid: number
+  /** The source file, relative to the module's directory if it lies there. */
   readonly file: string | undefined
   readonly line: number | undefined
   /** The number of the call that the record belongs to, counted per worker. */
@@ -34,7 +35,12 @@ export interface Logs {
 
 const capacity = 8192
 
-export const make = Effect.fnUntraced(function* (option: LogsOption): Effect.fn.Return<Logs, never, Scope.Scope> {
+/** `directory` is the module's: files in it are named from there. */
+export const make = Effect.fnUntraced(function* (
+  option: LogsOption,
+  directory: string
+): Effect.fn.Return<Logs, never, Scope.Scope> {
+  const prefix = `${directory}/`
   if (option === "ignore") return { record: () => {}, line: () => {} }
   const queue = yield* Queue.dropping<LogRecord, Cause.Done>(capacity)
   let dropped = 0
@@ -66,7 +72,7 @@ export const make = Effect.fnUntraced(function* (option: LogsOption): Effect.fn.
         logger,
         message,
         pid,
-        file: file ?? undefined,
+        file: file?.startsWith(prefix) ? file.slice(prefix.length) : (file ?? undefined),
         line: line ?? undefined,
         call: id ?? undefined,
         exception: exception == null ? undefined : renderTraceback(exception)
