@@ -129,6 +129,7 @@ const plainHost = (env: Record<string, string | undefined> = {}): Host => ({
 
 const managed = (sandbox: Sandbox, more: PythonEnvironment.EnvironmentSettings = {}) => ({
   directory: sandbox.directory,
+  python: realPython,
   environment: { cacheDirectory: sandbox.cache, offline: wheelsDirectory(), installer: "pip" as const, ...more }
 })
 
@@ -647,6 +648,10 @@ describe("PythonEnvironment", () => {
     })
 
     describe("the user's own .venv", () => {
+      /** An interpreter that is named comes before the module's own. */
+      const unnamed = (sandbox: Sandbox) => ({ ...managed(sandbox), python: undefined })
+      const makeAny = (sandbox: Sandbox) => new Watched().make(unnamed(sandbox))
+
       it.effect("is used as it is and never touched", () =>
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
@@ -654,7 +659,7 @@ describe("PythonEnvironment", () => {
           const venv = NPath.join(sandbox.directory, ".venv")
           execFileSync(realPython, ["-m", "venv", "--without-pip", venv])
           const before = NFS.readdirSync(venv, { recursive: true }).sort()
-          const found = yield* makeManaged(sandbox)
+          const found = yield* makeAny(sandbox)
           assert.deepStrictEqual([found.kind, found.path, found.python], ["user", venv, NPath.join(venv, "bin/python")])
           assert.deepStrictEqual(NFS.readdirSync(venv, { recursive: true }).sort(), before)
           assert.isTrue(NFS.lstatSync(venv).isDirectory())
@@ -668,7 +673,7 @@ describe("PythonEnvironment", () => {
           const venv = NPath.join(sandbox.directory, "elsewhere")
           execFileSync(realPython, ["-m", "venv", "--without-pip", venv])
           NFS.symlinkSync("elsewhere", NPath.join(sandbox.directory, ".venv"))
-          assert.strictEqual((yield* makeManaged(sandbox)).kind, "user")
+          assert.strictEqual((yield* makeAny(sandbox)).kind, "user")
           assert.strictEqual(NFS.readlinkSync(NPath.join(sandbox.directory, ".venv")), "elsewhere")
         })
       )
@@ -678,7 +683,7 @@ describe("PythonEnvironment", () => {
           const sandbox = yield* makeSandbox
           NFS.mkdirSync(NPath.join(sandbox.directory, ".venv/bin"), { recursive: true })
           NFS.symlinkSync("/gone/python", NPath.join(sandbox.directory, ".venv/bin/python"))
-          const reason = reasonOf(yield* failure(makeManaged(sandbox)), "PythonNotFound")
+          const reason = reasonOf(yield* failure(makeAny(sandbox)), "PythonNotFound")
           assert.match(reason.tried[0]!.found, /does not exist.*venv --clear \.venv/)
           assert.isTrue(NFS.lstatSync(NPath.join(sandbox.directory, ".venv")).isDirectory())
         })
@@ -688,7 +693,7 @@ describe("PythonEnvironment", () => {
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
           const interpreter = sandbox.write(".venv/Scripts/python.exe", pretending("3.12.4"), true)
-          const found = yield* new Watched().make(managed(sandbox), {
+          const found = yield* new Watched().make(unnamed(sandbox), {
             platform: "win32",
             env: {},
             home: sandbox.directory
@@ -710,7 +715,7 @@ describe("PythonEnvironment", () => {
       )
     })
 
-    describe("a managed environment", () => {
+    describe.concurrent("a managed environment", () => {
       it.effect("is made once, visibly, with a link to it, and is found again without a process or a word", () =>
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
@@ -899,7 +904,7 @@ describe("PythonEnvironment", () => {
       )
     })
 
-    describe("crashes and neighbours", () => {
+    describe.concurrent("crashes and neighbours", () => {
       const provisioning = (command: string) => command.includes("_provision.py")
 
       it.effect(
@@ -908,7 +913,7 @@ describe("PythonEnvironment", () => {
           Effect.gen(function* () {
             const sandbox = yield* makeSandbox
             sandbox.write("requirements.txt", "needy\nmsgspec\n")
-            for (const [index, after] of [0, 150, 400, 750].entries()) {
+            for (const [index, after] of [0, 250, 600].entries()) {
               const watched = new Watched()
               watched.onSpawn = (pid, command) => {
                 // The builder alone, or it and everything it runs.
@@ -1041,7 +1046,7 @@ describe("PythonEnvironment", () => {
           )
           const watched = new Watched()
           const env = plainHost({ PATH: `${NPath.dirname(pip)}:${process.env.PATH}` }).env
-          const options = { ...managed(sandbox, { installer: "uv" }), python: realPython }
+          const options = managed(sandbox, { installer: "uv" })
           const fiber = yield* Effect.forkChild(watched.make(options, { env }))
           yield* eventually("uv installs", () => processesWith(`${pip} pip install`).length > 0)
           yield* Fiber.interrupt(fiber)
@@ -1077,7 +1082,7 @@ describe("PythonEnvironment", () => {
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
           const host = { env: plainHost({ PATH: "/nowhere" }).env }
-          const options = { ...managed(sandbox, { installer: "uv" }), python: realPython }
+          const options = managed(sandbox, { installer: "uv" })
           const reason = reasonOf(yield* failure(new Watched().make(options, host)), "InstallFailed")
           assert.match(reason.hint!, /install it, or set environment\.installer/)
         })
