@@ -558,9 +558,10 @@ describe("MessagePack", () => {
         if (/\\ud[89a-f]/i.test(text)) return
         const ours = encode(value)
         assert.deepStrictEqual(decoder.decode(ours), value)
-        // It renames this key and reads negative zero as zero.
-        if (!text.includes("__proto__")) assert.deepEqual(packr.unpack(ours), value)
-        assert.deepEqual(decoder.decode(packr.pack(value)), value)
+        // It has no negative zero, as JSON has none, and renames this key.
+        const unsigned = (read: unknown): unknown => JSON.parse(JSON.stringify(read))
+        if (!text.includes("__proto__")) assert.deepEqual(unsigned(packr.unpack(ours)), unsigned(value))
+        assert.deepEqual(unsigned(decoder.decode(packr.pack(value))), unsigned(value))
       })
     )
   })
