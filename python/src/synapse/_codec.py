@@ -117,13 +117,17 @@ class MsgpackCodec(PlainCodec):
         self._pack = msgpack.packb
         self._unpack = msgpack.unpackb
         self._ext_type = msgpack.ExtType
+        self._timestamp = msgpack.Timestamp.from_bytes
 
     def encode(self, value: Any) -> bytes:
         packed: bytes = self._pack(_plain(value), default=self._default)
         return packed
 
     def _default(self, value: Any) -> Any:
-        return self._ext_type(value.code, bytes(value.data))
+        data = bytes(value.data)
+        if value.code == _msgpack.TIMESTAMP:
+            return self._timestamp(data)
+        return self._ext_type(value.code, data)
 
     def decode(self, data: Buffer) -> Any:
         try:

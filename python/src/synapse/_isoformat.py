@@ -53,9 +53,9 @@ def format_duration(value: dt.timedelta) -> str:
     sign = "-" if value < dt.timedelta() else ""
     value = abs(value)
     parts = [sign, "P"]
-    if value.days:
+    if value.days or not value:
         parts.append(f"{value.days}D")
-    if value.seconds or value.microseconds or not value.days:
+    if value.seconds or value.microseconds:
         fraction = f".{value.microseconds:06d}".rstrip("0") if value.microseconds else ""
         parts.append(f"T{value.seconds}{fraction}S")
     return "".join(parts)

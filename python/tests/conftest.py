@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import Worker, write
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start a worker for the source of a module."""
+    workers: list[Worker] = []
+
+    def start(source: str, *, welcome: dict[str, int] | None = None, **options: Any) -> Worker:
+        write(tmp_path, source)
+        worker = Worker(tmp_path, **options)
+        workers.append(worker)
+        worker.welcome(**(welcome or {}))
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start a worker without the handshake, in a directory that the test has filled."""
+    workers: list[Worker] = []
+
+    def launch(entrypoint: str = "main", **options: Any) -> Worker:
+        worker = Worker(tmp_path, entrypoint, **options)
+        workers.append(worker)
+        return worker
+
+    yield launch
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture(params=["msgspec", "msgpack", "python"])
+def codec(request: pytest.FixtureRequest) -> Any:
+    """Each codec in turn: what a value becomes does not depend on which is there."""
+    from synapse import _codec
+
+    return _codec.choose(request.param)

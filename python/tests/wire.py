@@ -1,0 +1,202 @@
+"""The protocol as its page says it, written apart from the runtime: what the tests speak with."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+REQUEST, SUCCESS, FAIL, DIE, INTERRUPTED = 1, 2, 3, 4, 5
+CHUNK, CREDIT, CANCEL, HELLO, WELCOME = 6, 7, 8, 9, 10
+LOG, PING, PONG, GO_AWAY, SHUTDOWN = 11, 12, 13, 14, 15
+
+MAIN = Path(__file__).resolve().parents[1] / "src" / "synapse" / "__main__.py"
+ENDS = (SUCCESS, FAIL, DIE, INTERRUPTED)
+# Only reached when a promise is broken: no test waits for it.
+PATIENCE = 30
+
+encode = msgspec.msgpack.encode
+decode = msgspec.msgpack.decode
+
+
+class Got(NamedTuple):
+    kind: int
+    id: int
+    meta: Any
+    payload: Any
+
+
+def frame(kind: int, id: int = 0, payload: bytes = b"", meta: bytes = b"") -> bytes:
+    return (
+        struct.pack("<IBBHI", 8 + len(meta) + len(payload), kind, 0, len(meta), id) + meta + payload
+    )
+
+
+class Worker:
+    """A worker process and the host's end of its channel."""
+
+    def __init__(
+        self,
+        directory: Path,
+        entrypoint: str = "main",
+        *,
+        lifeline: bool = False,
+        crashes: bool = False,
+        launcher: list[str] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        fds = {3: theirs.fileno()}
+        self.lifeline: int | None = None
+        self.crashes: int | None = None
+        opened = [theirs.detach()]
+        fds[3] = opened[0]
+        if lifeline:
+            end, self.lifeline = os.pipe()
+            opened.append(end)
+            fds[4] = end
+        if crashes:
+            self.crashes, end = os.pipe()
+            opened.append(end)
+            fds[5] = end
+
+        def arrange() -> None:
+            high = {number: os.dup(fd) for number, fd in fds.items()}
+            spare = {number: os.dup2(fd, 100 + number) for number, fd in high.items()}
+            for number, fd in spare.items():
+                os.dup2(fd, number, inheritable=True)
+            # close_fds has no effect on what is kept below.
+            for fd in (*high.values(), *spare.values()):
+                if fd not in fds:
+                    os.close(fd)
+
+        command = [sys.executable, "-I", "-X", "utf8", "-u", "-X", "faulthandler"]
+        self.process = subprocess.Popen(
+            [*command, *(launcher or [str(MAIN)]), entrypoint],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            pass_fds=tuple(fds),
+            preexec_fn=arrange,
+            start_new_session=True,
+        )
+        for fd in opened:
+            os.close(fd)
+        self.socket = ours
+        self.socket.settimeout(PATIENCE)
+        self.logs: list[dict[str, Any]] = []
+        self._id = 0
+
+    # Frames
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def _exactly(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            part = self.socket.recv(min(size - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+    def receive_any(self) -> Got:
+        length, kind, _, meta_size, id = struct.unpack("<IBBHI", self._exactly(12))
+        rest = self._exactly(length - 8)
+        meta, payload = rest[:meta_size], rest[meta_size:]
+        return Got(
+            kind, id, decode(meta) if meta else None, decode(payload) if payload else None
+        )
+
+    def receive(self) -> Got:
+        """The next frame that is not a log; logs are kept."""
+        while True:
+            got = self.receive_any()
+            if got.kind != LOG:
+                return got
+            self.logs.append(got.payload)
+
+    def next_log(self) -> dict[str, Any]:
+        got = self.receive_any()
+        assert got.kind == LOG, got
+        return got.payload
+
+    # The connection
+
+    def welcome(self, **settings: int) -> dict[str, Any]:
+        """Take the `Hello` and answer it."""
+        hello = self.receive()
+        assert hello.kind == HELLO
+        self.send_welcome(**settings)
+        return hello.payload
+
+    def send_welcome(self, **settings: int) -> None:
+        values = {"protocol": 1, "maxFrameSize": 1 << 24, "concurrency": 1, "maxOpenCalls": 1024}
+        self.send(frame(WELCOME, 0, encode({**values, **settings})))
+
+    def request(self, method: str, value: Any = None, id: int | None = None, **meta: Any) -> int:
+        if id is None:
+            self._id = id = self._id + 1
+        self.send(frame(REQUEST, id, encode(value), encode({"method": method, **meta})))
+        return id
+
+    def call(self, method: str, value: Any = None, **meta: Any) -> Got:
+        id = self.request(method, value, **meta)
+        got = self.receive()
+        assert got.kind in ENDS and got.id == id, got
+        return got
+
+    def value(self, method: str, value: Any = None, **meta: Any) -> Any:
+        got = self.call(method, value, **meta)
+        assert got.kind == SUCCESS, got
+        return got.payload
+
+    def cancel(self, id: int) -> None:
+        self.send(frame(CANCEL, id))
+
+    def ping(self, id: int = 77) -> None:
+        self.send(frame(PING, id))
+        got = self.receive()
+        assert (got.kind, got.id) == (PONG, id), got
+
+    def shut_down(self, grace_millis: int = 1000) -> int:
+        self.send(frame(SHUTDOWN, 0, encode(grace_millis)))
+        return self.wait()
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def output(self) -> tuple[str, str]:
+        """What went to descriptors 1 and 2, after the end."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return out.decode(), err.decode()
+
+    def close(self) -> None:
+        self.socket.close()
+        for fd in (self.lifeline, self.crashes):
+            if fd is not None:
+                os.close(fd)
+        self.lifeline = self.crashes = None
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def write(directory: Path, source: str, name: str = "main.py") -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(source))
+    return path
