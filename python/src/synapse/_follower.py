@@ -25,7 +25,8 @@ class Pace:
     __slots__ = ("asleep", "busy", "turn", "wake")
 
     def __init__(self) -> None:
-        self.busy = False
+        # Calls that came with the `Welcome` run before anything is read again.
+        self.busy = True
         self.turn = 0
         self.asleep = False
         self.wake: queue.SimpleQueue[None] = queue.SimpleQueue()

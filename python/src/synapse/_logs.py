@@ -37,13 +37,14 @@ _NOWHERE: Final = Place(None, None)
 class LogSender:
     """Sends `Log` frames, from `open` on; records from before are held, up to a number."""
 
-    __slots__ = ("_channel", "_codec", "_dropped", "_held")
+    __slots__ = ("_channel", "_codec", "_dropped", "_held", "is_closed")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._channel: Channel | None = None
         self._held: deque[dict[str, Any]] = deque()
         self._dropped = 0
+        self.is_closed = False
 
     @property
     def is_open(self) -> bool:
@@ -59,6 +60,7 @@ class LogSender:
         """Stop, in a forked child, which has no channel."""
         self._channel = None
         self._held.clear()
+        self.is_closed = True
 
     def send(
         self,
@@ -234,6 +236,9 @@ class LogHandler(logging.Handler):
             self._emitting.now = False
 
     def _send(self, record: logging.LogRecord) -> None:
+        if self._sender.is_closed and sys.stderr is not None:
+            sys.stderr.write(f"{record.levelname}:{record.name}:{self.format(record)}\n")
+            return
         try:
             message = record.getMessage()
         except Exception as error:
