@@ -367,7 +367,9 @@ def test_a_return_type_that_cannot_be_resolved_does_not_matter(codec: Codec) -> 
 def test_an_annotation_that_cannot_be_resolved_is_refused_before_any_call() -> None:
     def f(a: Nothing) -> None: ...
 
-    with pytest.raises(TypeError, match=r"handler `f`: its annotations cannot be resolved.*Nothing"):
+    with pytest.raises(
+        TypeError, match=r"handler `f`: its annotations cannot be resolved.*Nothing"
+    ):
         binder(f, "f", choose())
 
 
@@ -377,7 +379,9 @@ def test_a_type_that_cannot_arrive_is_refused_before_any_call(codec: Codec) -> N
     def f(thing: Thing, other: int) -> None: ...
 
     f.__annotations__["thing"] = Thing
-    with pytest.raises(TypeError, match=r"handler `f`: parameter `thing`: .*is not a type that can"):
+    with pytest.raises(
+        TypeError, match=r"handler `f`: parameter `thing`: .*is not a type that can"
+    ):
         binder(f, "f", codec)
 
 

@@ -481,7 +481,8 @@ def test_an_asynchronous_handler_is_cancelled(start: Start) -> None:
             return ended
     """)
     forever = worker.request("forever")
-    worker.ping()
+    # Tasks take their first steps in order.
+    assert worker.value("seen") == []
     worker.cancel(forever)
     got = worker.receive()
     assert (got.kind, got.id) == (INTERRUPTED, forever)
@@ -760,7 +761,9 @@ BROKEN = {
     "meta that does not decode": frame(REQUEST, 1, b"", b"\xc1"),
     "meta without a method": frame(REQUEST, 1, b"", encode({"a": 1})),
     "meta that is no map": frame(REQUEST, 1, b"", encode([1])),
-    "meta with a deadline of text": frame(REQUEST, 1, b"", encode({"method": "a", "deadline": "1"})),
+    "meta with a deadline of text": frame(
+        REQUEST, 1, b"", encode({"method": "a", "deadline": "1"})
+    ),
     "a shutdown without its grace": frame(15, 0, b"\xc1"),
     "text": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }

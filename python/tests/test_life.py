@@ -63,9 +63,7 @@ def wait_gone(pid: int) -> bool:
 
 @linux
 @pytest.mark.parametrize("doing", STATES.values(), ids=STATES.keys())
-def test_the_worker_dies_when_the_lifeline_closes(
-    start: Start, begun: Path, doing: str
-) -> None:
+def test_the_worker_dies_when_the_lifeline_closes(start: Start, begun: Path, doing: str) -> None:
     worker = start(BUSY.format(doing=doing), lifeline=True, env={"BEGUN": str(begun)})
     worker.request("main")
     begun.open().close()
@@ -178,9 +176,12 @@ def test_forked_children_do_not_keep_the_channel_open(start: Start) -> None:
 
         @synapse.handler
         def main():
+            read, write = os.pipe()
             pid = os.fork()
             if pid == 0:
+                os.write(write, b"x")
                 signal.pause()
+            os.read(read, 1)
             return [pid, subprocess.Popen(["sleep", "600"], close_fds=False).pid]
         """,
         lifeline=True,
@@ -189,7 +190,9 @@ def test_forked_children_do_not_keep_the_channel_open(start: Start) -> None:
     pids = worker.value("main")
     try:
         for pid in pids:
-            open_files = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+            open_files = {
+                os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")
+            }
             ours = {os.readlink(f"/proc/{worker.process.pid}/fd/{fd}") for fd in (3, 4, 5)}
             assert not open_files & ours
         worker.process.kill()

@@ -396,7 +396,9 @@ def test_threads_print_without_mixing_their_lines(start: Start) -> None:
                 thread.join()
     """)
     messages = [each["message"] for each in logs_of(worker, "main")]
-    assert sorted(messages) == sorted(f"{name} {name} {name}" for name in "abcd" for _ in range(100))
+    assert sorted(messages) == sorted(
+        f"{name} {name} {name}" for name in "abcd" for _ in range(100)
+    )
 
 
 def test_a_forked_child_prints_to_the_descriptors(start: Start) -> None:

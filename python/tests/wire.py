@@ -114,9 +114,7 @@ class Worker:
         length, kind, _, meta_size, id = struct.unpack("<IBBHI", self._exactly(12))
         rest = self._exactly(length - 8)
         meta, payload = rest[:meta_size], rest[meta_size:]
-        return Got(
-            kind, id, decode(meta) if meta else None, decode(payload) if payload else None
-        )
+        return Got(kind, id, decode(meta) if meta else None, decode(payload) if payload else None)
 
     def receive(self) -> Got:
         """The next frame that is not a log; logs are kept."""

@@ -94,9 +94,11 @@ def _make(annotation: Any) -> Converter:
         return converter(annotation.__supertype__)
     if isinstance(annotation, typing.TypeVar):
         return converter(annotation.__bound__ or Any)
-    if hasattr(annotation, "__value__") and type(annotation).__name__ == "TypeAliasType":
-        return converter(annotation.__value__)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if type(annotation).__name__ == "TypeAliasType":
+        return converter(annotation.__value__)
+    if type(origin).__name__ == "TypeAliasType":
+        return converter(origin.__value__[arguments])
     if origin is typing.Annotated:
         return (
             _validated(annotation) if _has_constraints(arguments[1:]) else converter(arguments[0])

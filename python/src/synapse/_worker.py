@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from synapse import _frames, _life
 from synapse._answers import Answers
@@ -56,7 +56,6 @@ class Worker:
         self._calls: dict[int, Call] = {}
         self._requests = Requests(self._handlers, codec, self.answers, self._calls)
         self._ready: deque[Call] = deque()
-        self._ready_tasks: list[Call] = []
         self._cancelling = threading.Lock()
         self._pace = Pace()
         self._following = False
@@ -81,7 +80,7 @@ class Worker:
         except ProtocolBroken as error:
             self._leave_broken(error)
 
-    def _leave_broken(self, error: ProtocolBroken) -> None:
+    def _leave_broken(self, error: ProtocolBroken) -> NoReturn:
         # Not through the channel: what the host makes of it is anyone's guess.
         if sys.__stderr__ is not None:
             print(f"synapse: the host broke the protocol: {error}", file=sys.__stderr__, flush=True)
@@ -140,7 +139,7 @@ class Worker:
     def _serve_on_main(self, early: list[Frame]) -> None:
         channel, ready, pace = self.channel, self._ready, self._pace
         with channel.reading:
-            self._handle(early)
+            self._submit(self._handle(early))
         run = self._run
         while True:
             while ready:
@@ -157,7 +156,7 @@ class Worker:
                 channel.reading.acquire()
                 try:
                     if not ready:
-                        self._handle(channel.read())
+                        self._submit(self._handle(channel.read()))
                 finally:
                     self._main_waits = False
                     pace.leave_reading()
@@ -166,7 +165,7 @@ class Worker:
 
     def _serve_on_loop(self, tasks: TaskRunner, early: list[Frame]) -> None:
         with self.channel.reading:
-            self._handle(early)
+            self._submit(self._handle(early))
         tasks.read_when_ready(self.channel.fileno(), self._read_on_loop)
         tasks.run()
 
@@ -176,11 +175,14 @@ class Worker:
         if not reading.acquire(blocking=False):
             return
         try:
-            self._handle(self.channel.read_arrived())
+            calls = self._handle(self.channel.read_arrived())
         except ProtocolBroken as error:
             self._leave_broken(error)
         finally:
             reading.release()
+        self._submit(calls)
+        # What was refused, without a task that would.
+        self.channel.flush()
 
     def _follow(self, turn: int) -> None:
         channel, pace = self.channel, self._pace
@@ -190,7 +192,7 @@ class Worker:
         try:
             channel.flush()
             while pace.turn == turn and not self._main_waits:
-                self._handle(channel.read())
+                self._submit(self._handle(channel.read()))
                 channel.flush()
         except ProtocolBroken as error:
             self._leave_broken(error)
@@ -198,7 +200,13 @@ class Worker:
             self._following = False
             channel.reading.release()
 
-    def _handle(self, frames: list[Frame]) -> None:
+    def _handle(self, frames: list[Frame]) -> list[Call]:
+        """Deal with frames; returns the calls to submit as tasks.
+
+        That is for the caller, because a task may take its first step at once, and no user code
+        runs while reading is held.
+        """
+        tasks: list[Call] = []
         accept = self._requests.accept
         for kind, id, meta, payload in frames:
             if kind == _frames.REQUEST:
@@ -206,7 +214,7 @@ class Worker:
                 if not isinstance(call, Call):
                     self.channel.post(call)
                 elif call.handler.is_async:
-                    self._ready_tasks.append(call)
+                    tasks.append(call)
                 else:
                     self._ready.append(call)
             elif kind == _frames.CANCEL:
@@ -217,14 +225,15 @@ class Worker:
                 self._shut_down(payload)
             else:
                 self.ignored += 1
-        if self._ready_tasks:
-            calls, self._ready_tasks = self._ready_tasks, []
-            assert self._tasks is not None
-            self._tasks.submit(calls)
         if self._pool is not None:
             self._pool.submit(self._ready)
             self._ready.clear()
             self.channel.flush()
+        return tasks
+
+    def _submit(self, calls: list[Call]) -> None:
+        if calls and self._tasks is not None:
+            self._tasks.submit(calls)
 
     def _shut_down(self, payload: Buffer) -> None:
         grace = self._control(payload)
@@ -239,12 +248,9 @@ class Worker:
             return
         call.cancelled = True
         if call.handler.is_async:
-            assert self._tasks is not None
-            # A task that has not been made yet is cancelled after the batch that makes it.
-            if self._ready_tasks:
-                calls, self._ready_tasks = self._ready_tasks, []
-                self._tasks.submit(calls)
-            self._tasks.cancel(call)
+            # Without a task yet, it looks at `cancelled` before it makes one.
+            if self._tasks is not None and call.started:
+                self._tasks.cancel(call)
         elif not call.started:
             self._interrupt_waiting(call)
 
