@@ -110,31 +110,34 @@ class TaskRunner:
         context = contextvars.copy_context()
         context.run(current_call.set, call)
         call.task = task = _make_task(self.loop, self._run(call, arguments, named), context)
-        if task.done():
-            self._finish(call, task)
-        else:
-            # Not in the coroutine: a task that is cancelled before its first step never runs it.
-            task.add_done_callback(functools.partial(self._finish, call))
+        if not call.answered:
+            task.add_done_callback(functools.partial(self._end_unbegun, call))
 
     async def _run(
         self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
-    ) -> Outgoing:
+    ) -> None:
         answers, handler = self._worker.answers, call.handler
+        answer: Outgoing
         try:
             value = await handler.function(*arguments, **(named or {}))
         except asyncio.CancelledError as error:
             # Without a request to cancel it, something that the handler waited for was cancelled.
             if call.cancelled:
-                return answers.interrupted(call.id)
-            return answers.failure(call.id, handler, error)
+                answer = answers.interrupted(call.id)
+            else:
+                answer = answers.failure(call.id, handler, error)
         except BaseException as error:
-            return answers.failure(call.id, handler, error)
-        return answers.success(call.id, value)
-
-    def _finish(self, call: Call, task: asyncio.Task[Outgoing]) -> None:
-        answers = self._worker.answers
-        self._worker.end(call, answers.interrupted(call.id) if task.cancelled() else task.result())
+            answer = answers.failure(call.id, handler, error)
+        else:
+            answer = answers.success(call.id, value)
+        self._worker.end(call, answer)
         self._flush_soon()
+
+    def _end_unbegun(self, call: Call, _task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step never runs its coroutine.
+        if not call.answered:
+            self._worker.end(call, self._worker.answers.interrupted(call.id))
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
