@@ -452,6 +452,22 @@ def test_a_background_task_prints_without_a_call(start: Start, kind: str) -> Non
     assert (record["message"], record["id"]) == ("later", None)
 
 
+def test_a_record_above_the_limit_is_dropped_and_counted(start: Start) -> None:
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        def main():
+            print("x" * 3000)
+            print("short")
+        """,
+        welcome={"maxFrameSize": 2000},
+    )
+    (record,) = logs_of(worker, "main")
+    assert (record["message"], record["dropped"]) == ("short", 1)
+
+
 def test_a_host_that_reads_late_gets_every_line(start: Start) -> None:
     worker = start("""
         import synapse

@@ -85,7 +85,8 @@ class FrameReader:
         start = 0
         while end - start >= HEADER_SIZE:
             length, kind, _, meta_size, id = unpack(buffer, start)
-            self._check(length, meta_size)
+            if length < FIXED_SIZE + meta_size or length > self.max_frame_size:
+                self._check(length, meta_size)
             after = start + LENGTH_SIZE + length
             if after > end:
                 break

@@ -134,6 +134,9 @@ def _hung_up(fd: int) -> bool:
 
 
 def _parent_changed(host_pid: int) -> bool:
+    # There, signal 0 is no question.
+    if sys.platform == "win32":
+        return False
     parent = os.getppid()
     # 0: the parent is in another process id namespace, where the number it told means another
     # process or none.
@@ -144,7 +147,7 @@ def _parent_changed(host_pid: int) -> bool:
     except ProcessLookupError:
         # The host died, or its number is of another namespace (a container with an init process of
         # its own). The streams tell these apart: a host that died has let go of them.
-        return hasattr(os, "fork") and any(map(_hung_up, (CHANNEL_FD, LIFELINE_FD)))
+        return any(map(_hung_up, (CHANNEL_FD, LIFELINE_FD)))
     except OSError:
         return False
     return True

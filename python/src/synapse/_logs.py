@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 import time
-import warnings
 from collections import deque
 from types import FrameType
 from typing import Any, Final, NamedTuple, TextIO
@@ -19,7 +18,7 @@ from synapse._channel import Channel
 from synapse._codec import Codec
 from synapse._context import current_call
 from synapse._errors import describe
-from synapse._frames import LOG, make_frame
+from synapse._frames import DEFAULT_MAX_FRAME_SIZE, LENGTH_SIZE, LOG, make_frame
 
 _MAX_HELD: Final = 1000
 _MAX_BACKLOG: Final = 4096
@@ -37,7 +36,7 @@ _NOWHERE: Final = Place(None, None)
 class LogSender:
     """Sends `Log` frames, from `open` on; records from before are held, up to a number."""
 
-    __slots__ = ("_channel", "_codec", "_dropped", "_held", "is_closed")
+    __slots__ = ("_channel", "_codec", "_dropped", "_held", "is_closed", "max_frame_size")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -45,6 +44,7 @@ class LogSender:
         self._held: deque[dict[str, Any]] = deque()
         self._dropped = 0
         self.is_closed = False
+        self.max_frame_size = DEFAULT_MAX_FRAME_SIZE
 
     @property
     def is_open(self) -> bool:
@@ -97,7 +97,11 @@ class LogSender:
         if self._dropped and not self._held:
             record["dropped"], self._dropped = self._dropped, 0
         with contextlib.suppress(Exception):
-            channel.send(make_frame(LOG, 0, self._codec.encode(record)))
+            frame = make_frame(LOG, 0, self._codec.encode(record))
+            if len(frame) - LENGTH_SIZE <= self.max_frame_size:
+                channel.send(frame)
+            else:
+                self._dropped += 1
 
 
 def _sendable(text: str) -> str:
@@ -286,7 +290,6 @@ class Output:
         logging.lastResort = self._handler
         logging.root.setLevel(logging.INFO)
         logging.captureWarnings(True)
-        warnings.simplefilter("default", append=True)
 
     def adopt_logging(self) -> None:
         """Put our handler at the root, for those that would print records to stdout or stderr."""

@@ -48,6 +48,9 @@ def run(arguments: list[str]) -> NoReturn:
             handler.prepare(codec)
     except BaseException as error:
         _fail(channel, codec, output, error)
+    if any(handler.is_async for handler in _handlers.registry.values()):
+        # Before `Hello`, so that the first call does not wait for it.
+        importlib.import_module("synapse._loop")
     output.adopt_logging()
     worker = Worker(channel, codec, _handlers.registry, output)
     _life.on_terminate(worker.drain.go_away)

@@ -6,6 +6,7 @@ import contextvars
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -79,6 +80,8 @@ class Worker:
                 self._serve_on_main(early)
         except ProtocolBroken as error:
             self._leave_broken(error)
+        except BaseException:
+            _leave_faulty()
 
     def _leave_broken(self, error: ProtocolBroken) -> NoReturn:
         # Not through the channel: what the host makes of it is anyone's guess.
@@ -120,6 +123,7 @@ class Worker:
     def _start(self, settings: Settings) -> None:
         self.channel.limit_frames(settings.max_frame_size)
         self.answers.max_frame_size = settings.max_frame_size
+        self._output.sender.max_frame_size = settings.max_frame_size
         self._requests.max_open_calls = settings.max_open_calls
         synchronous = self._has_synchronous()
         if any(handler.is_async for handler in self._handlers.values()):
@@ -196,6 +200,8 @@ class Worker:
                 channel.flush()
         except ProtocolBroken as error:
             self._leave_broken(error)
+        except BaseException:
+            _leave_faulty()
         finally:
             self._following = False
             channel.reading.release()
@@ -319,6 +325,12 @@ class Worker:
         self.channel.post(answer)
         if self.drain.begun and not self._calls:
             self.drain.finished()
+
+
+def _leave_faulty() -> NoReturn:
+    # Without its reader a worker would be a process that answers nothing: better none.
+    traceback.print_exc(file=sys.__stderr__)
+    _life.leave_at_once(1)
 
 
 def _enter(call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None) -> Any:
