@@ -238,6 +238,8 @@ def run(command: list[str], spec: Spec, on_line: Any = None) -> None:
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
+        # An environment whose marker was removed passes for the interpreter below it.
+        "PIP_REQUIRE_VIRTUALENV": "1",
     }
     try:
         process = subprocess.Popen(
@@ -336,7 +338,8 @@ def create(spec: Spec, env: Path) -> list[str]:
             str(env),
         ]
         run(make, spec)
-        return [spec["uv"], "pip", "install", "--python", python]
+        # The prefix: an environment whose marker was removed passes for the interpreter below it.
+        return [spec["uv"], "pip", "install", "--python", python, "--prefix", str(env)]
     options = ["install", "--no-user", "--no-input", "--disable-pip-version-check", "--no-color"]
     version = pip_version()
     # `pip --python` came with 22.3, `--progress-bar raw` with 24.1.
