@@ -7,7 +7,7 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,7 +17,7 @@ import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
 import * as Msgpack from "./internal/msgpack.ts"
-import { nativeSleep } from "./internal/nativeSleep.ts"
+import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
 import type { Delivery } from "./SynapseError.ts"
 import {
   Closed,
@@ -41,12 +41,12 @@ export interface Request {
   readonly method: string
   /** The input, already in its MessagePack form. */
   readonly payload: unknown
-  /** When the call is given up, in milliseconds of the Effect clock. */
-  readonly deadline?: number | undefined
+  /** How many milliseconds are left until the call is given up, asked when the request is sent. */
+  readonly timeLeft?: (() => number) | undefined
   /** A W3C `traceparent`. */
   readonly trace?: string | undefined
-  /** Called when the request is handed to the socket. */
-  readonly onSent?: (() => void) | undefined
+  /** Set when the request is handed to the socket. */
+  readonly progress?: { sent: boolean } | undefined
 }
 
 /**
@@ -89,6 +89,8 @@ export interface Connection {
   readonly load: () => number
   /** Whether the worker takes calls: it is there and has not said that it leaves. */
   readonly isOpen: () => boolean
+  /** Waits until the worker says that it is leaving: it takes no more calls, and finishes those it has. */
+  readonly leaving: Effect.Effect<void>
   /** Waits for the end of the connection, and fails with what ended it. */
   readonly ended: Effect.Effect<never, SynapseError>
 }
@@ -96,13 +98,16 @@ export interface Connection {
 interface OpenCall {
   readonly id: number
   readonly request: Request
+  readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>) => void
   sent: boolean
-  exit: Exit.Exit<Envelope.Frame, SynapseError> | undefined
-  resume: ((exit: Exit.Exit<Envelope.Frame, SynapseError>) => void) | undefined
 }
 
 /** Bytes after which a batch is written rather than made longer. */
 const batchBytes = 256 * 1024
+/** Control frames that may wait to be written: a worker that asks for more and does not read is given up. */
+const maxControlFrames = 16_384
+/** How long the reader may take to say why a write failed. */
+const writeFailedMillis = 1000
 
 /**
  * Connects: acquires the socket, waits for the worker's hello and welcomes it.
@@ -124,24 +129,25 @@ export const make = Effect.fnUntraced(function* (
   // Ids given up by their caller after they were sent: taken until the worker has answered.
   const abandoned = new Set<number>()
   const outgoing = yield* Queue.bounded<OpenCall | typeof wake>(options.maxOpenCalls)
+  // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
+  const overflow = new Set<OpenCall>()
   let control: Array<{ readonly kind: number; readonly id: number; readonly payload?: unknown }> = []
   const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
   const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
   const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
   const over = yield* Deferred.make<never, SynapseError>()
-  const clock = yield* Clock.Clock
+  const left = yield* Deferred.make<void>()
   let endedWith: SynapseError | undefined
   let closing = false
-  let leaving = false
+  let isLeaving = false
   let greeted = false
   let lastId = 0
 
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
     if (!calls.delete(call.id)) return
-    call.exit = exit
     // Resuming may run the caller at once: the books are in order before.
     released()
-    call.resume?.(exit)
+    call.resume(exit)
   }
   const released = (): void => {
     if (calls.size === 0) options.onBusy(false)
@@ -153,6 +159,7 @@ export const make = Effect.fnUntraced(function* (
     if (endedWith !== undefined) return
     endedWith = closing ? closed : error
     abandoned.clear()
+    overflow.clear()
     for (const call of Array.from(calls.values())) {
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
     }
@@ -162,27 +169,20 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const sendControl = (kind: number, id: number, payload?: unknown): void => {
+    if (control.length >= maxControlFrames) return end(protocolError("it asks and does not read the answers"))
     control.push(payload === undefined ? { kind, id } : { kind, id, payload })
     // A full queue has the writer's attention already.
     Queue.offerUnsafe(outgoing, wake)
   }
 
   const encode = (call: OpenCall): void => {
-    const { deadline, method, onSent, payload, trace } = call.request
+    const { method, payload, progress, timeLeft, trace } = call.request
     try {
-      frames.request(
-        call.id,
-        deadline === undefined && trace === undefined
-          ? { method }
-          : {
-              method,
-              deadline: deadline === undefined ? undefined : deadline - clock.currentTimeMillisUnsafe(),
-              trace
-            },
-        payload
-      )
+      const meta =
+        timeLeft === undefined && trace === undefined ? { method } : { method, deadline: timeLeft?.(), trace }
+      frames.request(call.id, meta, payload)
       call.sent = true
-      onSent?.()
+      if (progress !== undefined) progress.sent = true
     } catch (error) {
       settle(call, Exit.fail(encodeFailure(error, method)))
     }
@@ -197,7 +197,11 @@ export const make = Effect.fnUntraced(function* (
   const writer = yield* socket.writer
   const write = Effect.gen(function* () {
     while (true) {
-      const batch = yield* Queue.takeAll(outgoing)
+      const batch: Array<OpenCall | typeof wake> = yield* Queue.takeAll(outgoing)
+      if (overflow.size > 0) {
+        batch.push(...overflow)
+        overflow.clear()
+      }
       // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
       encodeControl()
       for (const call of batch) {
@@ -217,7 +221,7 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Die:
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
-        if (call !== undefined) settle(call, Exit.succeed(frame))
+        if (call !== undefined) settle(call, answer(frame))
         else if (abandoned.delete(frame.id)) options.onChange()
         return
       }
@@ -226,12 +230,17 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Ping:
         return sendControl(Envelope.Kind.Pong, frame.id)
       case Envelope.Kind.GoAway:
-        leaving = true
+        isLeaving = true
+        Deferred.doneUnsafe(left, Exit.void)
         return options.onChange()
       case Envelope.Kind.Request:
         return sendControl(Envelope.Kind.Interrupted, frame.id)
     }
   }
+
+  // What runs is stopped at the end of the grace.
+  const answer = (frame: Envelope.Frame): Exit.Exit<Envelope.Frame, SynapseError> =>
+    closing && frame.kind === Envelope.Kind.Interrupted ? Exit.fail(closed) : Exit.succeed(frame)
 
   const greet = (frame: Envelope.Frame): void => {
     if (frame.kind !== Envelope.Kind.Hello) {
@@ -285,15 +294,25 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(
     Effect.catch(read, (error) => Effect.sync(() => end(endOf(error, greeted)))).pipe(Effect.interruptible)
   )
-  // A failed write says less than the end of the reader that follows it.
-  yield* Effect.forkScoped(Effect.ignore(write).pipe(Effect.interruptible))
+  // A failed write says less than the end of the reader that follows it; where none does, it has to do.
+  yield* Effect.forkScoped(
+    Effect.exit(write).pipe(
+      Effect.flatMap((exit) =>
+        Effect.andThen(
+          nativeSleep(writeFailedMillis),
+          Effect.sync(() => end(protocolError(`it cannot be written to: ${messageOf(exit)}`)))
+        )
+      ),
+      Effect.interruptible
+    )
+  )
 
   const isOver = Effect.exit(Deferred.await(over))
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       closing = true
       if (endedWith !== undefined || !greeted) return Effect.void
-      sendControl(Envelope.Kind.Shutdown, 0, options.graceMillis)
+      sendControl(Envelope.Kind.Shutdown, 0, Math.min(options.graceMillis, maxDelayMillis))
       return Effect.asVoid(Effect.raceFirst(isOver, nativeSleep(options.graceMillis)))
     }).pipe(Effect.andThen(Effect.sync(() => end(closed))))
   )
@@ -308,6 +327,7 @@ export const make = Effect.fnUntraced(function* (
 
   const abandon = (call: OpenCall): void => {
     if (!calls.delete(call.id)) return
+    overflow.delete(call)
     if (call.sent) {
       abandoned.add(call.id)
       sendControl(Envelope.Kind.Cancel, call.id)
@@ -315,32 +335,21 @@ export const make = Effect.fnUntraced(function* (
     released()
   }
 
-  const answer = (call: OpenCall): Effect.Effect<Envelope.Frame, SynapseError> =>
-    Effect.callback((resume) => {
-      if (call.exit !== undefined) return resume(call.exit)
-      call.resume = resume
-      return Effect.sync(() => abandon(call))
-    })
-
   return {
     hello,
     call: (request) =>
-      Effect.suspend(() => {
-        if (endedWith !== undefined) return Effect.fail(withDelivery(endedWith, "notSent"))
-        if (closing) return Effect.fail(withDelivery(closed, "notSent"))
-        const call: OpenCall = { id: nextId(), request, sent: false, exit: undefined, resume: undefined }
-        // Registered first: offering may suspend, and the answer must find its call.
+      Effect.callback((resume) => {
+        if (endedWith !== undefined) return resume(Effect.fail(withDelivery(endedWith, "notSent")))
+        if (closing) return resume(Effect.fail(withDelivery(closed, "notSent")))
+        const call: OpenCall = { id: nextId(), request, resume, sent: false }
         calls.set(call.id, call)
         if (calls.size === 1) options.onBusy(true)
-        return Queue.offerUnsafe(outgoing, call)
-          ? answer(call)
-          : Queue.offer(outgoing, call).pipe(
-              Effect.flatMap(() => answer(call)),
-              Effect.onInterrupt(() => Effect.sync(() => abandon(call)))
-            )
+        if (!Queue.offerUnsafe(outgoing, call)) overflow.add(call)
+        return Effect.sync(() => abandon(call))
       }),
     load: () => calls.size + abandoned.size,
-    isOpen: () => endedWith === undefined && !closing && !leaving,
+    isOpen: () => endedWith === undefined && !closing && !isLeaving,
+    leaving: Deferred.await(left),
     ended: Deferred.await(over)
   }
 })
@@ -378,7 +387,10 @@ const decodeLog = (frame: Envelope.Frame): Envelope.Log => {
 
 const closed = new SynapseError({ reason: new Closed({ delivery: "unknown" }) })
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const messageOf = (error: unknown): string => {
+  if (Exit.isExit(error)) return Exit.isFailure(error) ? Cause.pretty(error.cause) : "it stopped"
+  return error instanceof Error ? error.message : String(error)
+}
 
 const protocolError = (error: unknown): SynapseError =>
   new SynapseError({ reason: new ProtocolError({ detail: messageOf(error), delivery: "unknown" }) })
@@ -434,5 +446,7 @@ const encodeFailure = (error: unknown, method: string): SynapseError => {
     return new SynapseError({ reason: new FrameTooLarge({ side: "typescript", method, size, limit }) })
   }
   const [path, issue] = error instanceof Msgpack.CodecError ? [error.path, error.issue] : ["$", messageOf(error)]
-  return new SynapseError({ reason: new EncodeFailed({ side: "typescript", method, path, issue }) })
+  return new SynapseError({
+    reason: new EncodeFailed({ side: "typescript", method, path, issue, delivery: "notSent" })
+  })
 }

@@ -184,7 +184,8 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   const oomKillsBefore = ProcessTree.outOfMemoryKills()
   const exited = Latch.makeUnsafe(false)
   const ended = Latch.makeUnsafe(false)
-  let channelClosed = false
+  let channelLost = false
+  let outlivedChannel = false
 
   drain(stdout!, "stdout", options.onLine)
   drain(stderr!, "stderr", (line) => {
@@ -219,7 +220,9 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   const finish = (): void => {
     clearTimeout(lastOutput)
     conclude(
-      channelClosed || child.exitCode === channelLostCode ? "channelClosed" : classify(child.signalCode, oomKillsBefore)
+      outlivedChannel || child.exitCode === channelLostCode
+        ? "channelClosed"
+        : classify(child.signalCode, oomKillsBefore)
     )
   }
   child.once("exit", () => {
@@ -229,13 +232,18 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   })
   child.once("close", finish)
 
-  channel!.once("end", () => {
+  // A channel that breaks does not end, it closes.
+  const onChannelLost = (): void => {
+    if (channelLost) return
+    channelLost = true
     setTimeout(() => {
       if (child.exitCode !== null || child.signalCode !== null) return
-      channelClosed = true
+      outlivedChannel = true
       ProcessTree.kill(pid, "SIGKILL")
     }, channelClosedMillis).unref()
-  })
+  }
+  channel!.once("end", onChannelLost)
+  channel!.once("close", onChannelLost)
 
   const within = (latch: Latch.Latch, millis: number): Effect.Effect<boolean> =>
     Effect.raceFirst(Effect.as(latch.await, true), Effect.as(nativeSleep(millis), false))

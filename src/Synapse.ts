@@ -7,7 +7,6 @@
  * @since 0.1.0
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -19,17 +18,16 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.ts"
 import * as Envelope from "./Envelope.ts"
-import { answerOf, isTurnedAway } from "./internal/answer.ts"
+import { makeCall } from "./internal/call.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
 import { workerEnvironment } from "./internal/environmentVariables.ts"
 import * as Logs from "./internal/logs.ts"
+import { validateOptions } from "./internal/options.ts"
 import * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as PythonProcess from "./PythonProcess.ts"
-import * as SchemaMsgpack from "./SchemaMsgpack.ts"
-import { CallTimeout, EncodeFailed, StartFailed, SynapseError } from "./SynapseError.ts"
+import { StartFailed, SynapseError } from "./SynapseError.ts"
 import * as WorkerPool from "./WorkerPool.ts"
 
 /**
@@ -120,8 +118,6 @@ export interface Runtime {
 
 /** How many calls a worker may have open. */
 const maxOpenCalls = 1024
-/** How often an idempotent call is sent. */
-const maxAttempts = 3
 
 /**
  * Starts a runtime in the current scope.
@@ -140,6 +136,7 @@ export const make = Effect.fnUntraced(function* (
   SynapseError,
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope
 > {
+  yield* validateOptions(options)
   const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
   const environment = yield* PythonEnvironment.make(options)
   const logs = yield* Logs.make(options.logs ?? "effect", environment.directory)
@@ -184,7 +181,7 @@ export const make = Effect.fnUntraced(function* (
     queue: options.queue,
     acquire
   })
-  return { call: makeCall(pool, options.callTimeout), environment }
+  return { call: makeCall(pool.use, options.callTimeout), environment }
 })
 
 const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError =>
@@ -197,86 +194,6 @@ const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError
       stderr
     })
   })
-
-const makeCall = (pool: WorkerPool.WorkerPool, callTimeout: Duration.Input | undefined): Runtime["call"] => {
-  const send = (
-    request: Connection.Request,
-    idempotent: boolean,
-    attempt: number
-  ): Effect.Effect<Envelope.Frame, SynapseError> =>
-    Effect.matchEffect(
-      pool.use((connection) => connection.call(request)),
-      {
-        onFailure: (error) =>
-          maySendAgain(error, idempotent, attempt) ? send(request, idempotent, attempt + 1) : Effect.fail(error),
-        onSuccess: (frame) => (isTurnedAway(frame) ? send(request, idempotent, attempt) : Effect.succeed(frame))
-      }
-    )
-
-  return (schema, input, options) =>
-    Effect.withFiber((fiber) => {
-      const method = options?.method ?? "main"
-      const timeout = options?.timeout ?? callTimeout
-      const trace = traceparent(fiber.cache.span)
-      const decode = answerOf(schema, method, options?.parseJson ?? false)
-      const idempotent = options?.idempotent ?? false
-      const encoded =
-        options?.payload === undefined ? Effect.succeed<unknown>(input) : encodeInput(options.payload, input, method)
-      if (timeout === undefined) {
-        return Effect.flatMap(
-          Effect.flatMap(encoded, (payload) => send({ method, payload, trace }, idempotent, 1)),
-          decode
-        )
-      }
-      const duration = Duration.fromInputUnsafe(timeout)
-      const deadline = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() + Duration.toMillis(duration)
-      let running = false
-      const onSent = () => {
-        running = true
-      }
-      return Effect.flatMap(encoded, (payload) =>
-        send({ method, payload, trace, deadline, onSent }, idempotent, 1)
-      ).pipe(
-        // Python saw the deadline pass: the caller's own clock decides when it has.
-        Effect.flatMap((frame) => (frame.kind === Envelope.Kind.Interrupted ? Effect.never : Effect.succeed(frame))),
-        Effect.timeoutOrElse({
-          duration,
-          orElse: () => {
-            const durationMillis = Duration.toMillis(duration)
-            return Effect.fail(new SynapseError({ reason: new CallTimeout({ method, durationMillis, running }) }))
-          }
-        }),
-        Effect.flatMap(decode)
-      )
-    })
-}
-
-// What never ran can run elsewhere; what may have run only if its caller says so. The restart budget bounds the first.
-const maySendAgain = ({ reason }: SynapseError, idempotent: boolean, attempt: number): boolean => {
-  switch (reason._tag) {
-    case "WorkerExited":
-    case "Unresponsive":
-    case "ProtocolError":
-      return reason.delivery === "notSent" || (idempotent && attempt < maxAttempts)
-    default:
-      return false
-  }
-}
-
-const encodeInput = <I>(
-  payload: Schema.Codec<I, unknown>,
-  input: I,
-  method: string
-): Effect.Effect<unknown, SynapseError> =>
-  Effect.mapError(SchemaMsgpack.encode(payload)(input), (error) => {
-    const { issue, path } = SchemaMsgpack.describeIssue(error)
-    return new SynapseError({ reason: new EncodeFailed({ side: "typescript", method, path, issue }) })
-  })
-
-const traceparent = (span: Tracer.AnySpan | undefined): string | undefined =>
-  span === undefined
-    ? undefined
-    : `00-${span.traceId.padStart(32, "0")}-${span.spanId.padStart(16, "0")}-${span.sampled ? "01" : "00"}`
 
 /**
  * A service key for a runtime, with its layers and `call` as statics.

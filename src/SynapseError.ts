@@ -120,40 +120,68 @@ const exceptionFields = {
  */
 export const ExceptionInfo: Schema.Codec<ExceptionInfo> = Schema.Struct(exceptionFields)
 
-const indent = (text: string, by: string): string => text.replaceAll(/^/gm, by)
+/** Bounds of a rendered traceback: what a worker sends is not trusted to be small. */
+const maxDepth = 10
+const maxMembers = 20
+const maxFrames = 200
+const maxText = 8192
+
+const clip = (text: string): string => (text.length > maxText ? `${text.slice(0, maxText)}…` : text)
 
 /**
- * Renders an exception the way Python prints one: cause first, the exception itself last.
+ * Renders an exception the way Python prints one: cause first, the exception itself last. Long texts are cut, deep
+ * chains and large groups left out.
  *
  * @category formatting
  * @since 0.1.0
  */
-export const renderTraceback = (info: ExceptionInfo): string => {
-  const parts: Array<string> = []
+export const renderTraceback = (info: ExceptionInfo): string => render(info, 0).join("\n")
+
+const render = (info: ExceptionInfo, depth: number): ReadonlyArray<string> => {
+  if (depth >= maxDepth) return ["(…)"]
+  const lines: Array<string> = []
   if (info.cause !== undefined) {
-    parts.push(renderTraceback(info.cause), "\nThe above exception was the direct cause of the following exception:\n")
+    lines.push(
+      ...render(info.cause, depth + 1),
+      "",
+      "The above exception was the direct cause of the following exception:",
+      ""
+    )
   } else if (info.context !== undefined) {
-    parts.push(renderTraceback(info.context), "\nDuring handling of the above exception, another exception occurred:\n")
+    lines.push(
+      ...render(info.context, depth + 1),
+      "",
+      "During handling of the above exception, another exception occurred:",
+      ""
+    )
   }
-  if (info.frames.length > 0) parts.push("Traceback (most recent call last):")
-  for (const frame of info.frames) {
-    parts.push(`  File "${frame.file}", line ${frame.line}, in ${frame.function}`)
-    if (frame.code !== undefined && frame.code !== "") parts.push(`    ${frame.code}`)
+  if (info.frames.length > 0) lines.push("Traceback (most recent call last):")
+  for (const frame of info.frames.slice(0, maxFrames)) {
+    lines.push(`  File "${clip(frame.file)}", line ${frame.line}, in ${clip(frame.function)}`)
+    if (frame.code !== undefined && frame.code !== "") lines.push(`    ${clip(frame.code)}`)
   }
-  if (info.framesOmitted) parts.push(`  (${info.framesOmitted} more frames)`)
-  parts.push(summarize(info))
-  for (const note of info.notes ?? []) parts.push(note)
-  for (const [index, member] of (info.exceptions ?? []).entries()) {
-    parts.push(`  +- ${index + 1} -`, indent(renderTraceback(member), "  | "))
+  const framesOmitted = (info.framesOmitted ?? 0) + Math.max(0, info.frames.length - maxFrames)
+  if (framesOmitted > 0) lines.push(`  (${framesOmitted} more frames)`)
+  lines.push(clip(summarize(info)))
+  for (const note of info.notes?.slice(0, maxMembers) ?? []) lines.push(clip(note))
+  const members = info.exceptions ?? []
+  for (const [index, member] of members.slice(0, maxMembers).entries()) {
+    lines.push(
+      `  +- ${index + 1} -`,
+      ...render(member, depth + 1).map((line) => `  | ${line.replaceAll("\n", "\n  | ")}`)
+    )
   }
-  if (info.exceptionsOmitted) parts.push(`  +- ${info.exceptionsOmitted} more -`)
-  return parts.join("\n")
+  const membersOmitted = (info.exceptionsOmitted ?? 0) + Math.max(0, members.length - maxMembers)
+  if (membersOmitted > 0) lines.push(`  +- ${membersOmitted} more -`)
+  return lines
 }
 
 const summarize = (info: ExceptionInfo): string => {
   const name = info.module === "builtins" || info.module === "__main__" ? info.type : `${info.module}.${info.type}`
   return info.message === "" ? name : `${name}: ${info.message}`
 }
+
+const indent = (text: string, by: string): string => text.replaceAll(/^/gm, by)
 
 const tail = (title: string, text: string): string =>
   text.trim() === "" ? "" : `\n${title}:\n${indent(text.trimEnd(), "  ")}`
@@ -239,14 +267,14 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 }
 
 /**
- * A worker did not come up: its module does not import, it left or stayed silent before saying hello, it speaks another
- * version of the protocol, or it could not be spawned.
+ * A worker did not come up: an option is wrong, its module does not import, it left or stayed silent before saying
+ * hello, it speaks another version of the protocol, or it could not be spawned.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
-  kind: Schema.Literals(["import", "exit", "timeout", "protocol", "spawn"]),
+  kind: Schema.Literals(["options", "import", "exit", "timeout", "protocol", "spawn"]),
   detail: Schema.String,
   /** What the module raised while it was imported. */
   exception: Schema.optionalKey(ExceptionInfo),
@@ -304,6 +332,11 @@ export class PythonException extends Schema.TaggedError<PythonException>(`${id}/
   }
 }
 
+const textOf = (value: unknown, key: string): string => {
+  const text = Predicate.hasProperty(value, key) ? value[key] : undefined
+  return typeof text === "string" ? text : ""
+}
+
 /**
  * A handler raised a declared `synapse.Error`.
  *
@@ -317,10 +350,10 @@ export class HandlerFailed extends Schema.TaggedError<HandlerFailed>(`${id}/Hand
 }) {
   /** The name of the declared error's class in Python. */
   get errorTag(): string {
-    return Predicate.hasProperty(this.error, "_tag") ? String(this.error._tag) : "Error"
+    return textOf(this.error, "_tag") || "Error"
   }
   override get message(): string {
-    const text = Predicate.hasProperty(this.error, "message") ? String(this.error.message) : ""
+    const text = textOf(this.error, "message")
     return `\`${this.method}\` failed with ${this.errorTag}${text === "" ? "" : `: ${text}`}`
   }
   get isRetryable(): boolean {
@@ -375,16 +408,16 @@ const sideName = { typescript: "TypeScript", python: "Python" } as const
  * @category errors
  * @since 0.1.0
  */
-export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/EncodeFailed`)("EncodeFailed", codecFields) {
+export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/EncodeFailed`)("EncodeFailed", {
+  ...codecFields,
+  delivery: Delivery
+}) {
   override get message(): string {
     const what = this.side === "typescript" ? "The input of" : "The value returned by"
     return `${what} \`${this.method}\` cannot be encoded in ${sideName[this.side]}: ${this.issue} (at ${this.path})`
   }
   get isRetryable(): boolean {
     return false
-  }
-  get delivery(): Delivery {
-    return this.side === "typescript" ? "notSent" : "unknown"
   }
 }
 
@@ -418,7 +451,7 @@ export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/Decode
 export class CallTimeout extends Schema.TaggedError<CallTimeout>(`${id}/CallTimeout`)("CallTimeout", {
   method: Schema.String,
   /** The time-out, in milliseconds. */
-  durationMillis: Schema.Finite,
+  durationMillis: Schema.Number,
   /** Whether the call had been sent: Python may still be working on it, and was told to stop. */
   running: Schema.Boolean
 }) {
@@ -610,7 +643,7 @@ export class ProtocolError extends Schema.TaggedError<ProtocolError>(`${id}/Prot
  */
 export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/RestartLimit`)("RestartLimit", {
   max: Schema.Int,
-  windowMillis: Schema.Finite,
+  windowMillis: Schema.Number,
   /** The messages of the last exits, oldest first. */
   exits: Schema.Array(Schema.String)
 }) {
@@ -720,4 +753,4 @@ export class SynapseError extends Schema.TaggedError<SynapseError>(id)("SynapseE
  * @category guards
  * @since 0.1.0
  */
-export const isSynapseError = (u: unknown): u is SynapseError => Predicate.isTagged(u, "SynapseError")
+export const isSynapseError = (u: unknown): u is SynapseError => u instanceof SynapseError

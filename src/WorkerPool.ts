@@ -7,15 +7,16 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { Connection } from "./Connection.ts"
-import { Closed, Overloaded, RestartLimit, SynapseError } from "./SynapseError.ts"
+import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
  * When a worker that ended is started again.
@@ -92,7 +93,8 @@ interface Waiter {
 }
 
 interface End {
-  readonly error: SynapseError
+  /** How it ended; nothing for a worker that leaves in order. */
+  readonly error: SynapseError | undefined
   readonly wasReady: boolean
 }
 
@@ -153,7 +155,8 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  // The place that was reserved is given back by whoever waited: by making its call, or by being interrupted before.
+  // A reserved place is given back by whoever waited for it: by making its call, or by being interrupted before. An
+  // interruption may come when the place is not reserved any more and the call not made yet: the next waiter is told.
   const waitAndUse = <A, R>(
     call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
   ): Effect.Effect<A, SynapseError, R> =>
@@ -164,16 +167,19 @@ export const make = Effect.fnUntraced(function* (
         waiters.add(waiter)
       })
       const giveUp = Effect.sync(() => {
-        waiters.delete(waiter!)
-        if (waiter!.slot === undefined) return
-        waiter!.slot.reserved--
+        if (waiter === undefined) return
+        waiters.delete(waiter)
+        if (waiter.slot !== undefined) waiter.slot.reserved--
         admit()
       })
       return Effect.flatMap(
         Effect.onInterrupt(restore(wait), () => giveUp),
         (slot) => {
           slot.reserved--
-          return restore(slot.connection === undefined ? use(call) : call(slot.connection))
+          // The worker may have ended since: this call has been admitted and only waits for the next.
+          if (slot.connection === undefined)
+            return restore(stoppedWith === undefined ? waitAndUse(call) : Effect.fail(stoppedWith))
+          return Effect.onInterrupt(restore(call(slot.connection)), () => Effect.sync(admit))
         }
       )
     })
@@ -190,40 +196,70 @@ export const make = Effect.fnUntraced(function* (
       return waitAndUse(call)
     })
 
-  // Serves one worker from its start to its end, and says how it ended.
-  const serve = (slot: Slot, onReady: () => void): Effect.Effect<End> => {
-    let wasReady = false
-    return Effect.gen(function* () {
-      slot.connection = yield* options.acquire(admit)
-      wasReady = true
-      onReady()
-      admit()
-      return yield* slot.connection.ended
-    }).pipe(
-      Effect.raceFirst(Deferred.await(stopped)),
-      Effect.ensuring(
+  // Workers that said that they leave: out of their slot, with calls to finish.
+  const draining = new Set<Fiber.Fiber<void>>()
+  const drain = (connection: Connection, scope: Scope.Closeable): Effect.Effect<void> =>
+    Effect.exit(Effect.raceFirst(connection.ended, Deferred.await(stopped))).pipe(
+      Effect.interruptible,
+      Effect.flatMap((exit) => Scope.close(scope, exit)),
+      Effect.forkDetach,
+      Effect.flatMap((fiber) =>
         Effect.sync(() => {
-          slot.connection = undefined
+          draining.add(fiber)
+          fiber.addObserver(() => draining.delete(fiber))
         })
-      ),
-      Effect.scoped,
-      Effect.flip,
-      Effect.map((error) => ({ error, wasReady }))
+      )
     )
-  }
+
+  // Serves one worker from its start until it ends or leaves.
+  const serve = (slot: Slot, onReady: () => void): Effect.Effect<End> =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        let wasReady = false
+        const run = Effect.gen(function* () {
+          const connection = yield* Scope.provide(options.acquire(admit), scope)
+          slot.connection = connection
+          wasReady = true
+          onReady()
+          admit()
+          yield* Effect.raceFirst(connection.ended, connection.leaving)
+          return connection
+        })
+        const exit = yield* Effect.exit(restore(Effect.raceFirst(run, Deferred.await(stopped))))
+        slot.connection = undefined
+        if (Exit.isSuccess(exit)) {
+          yield* drain(exit.value, scope)
+          return { wasReady, error: undefined }
+        }
+        yield* Scope.close(scope, exit)
+        return { wasReady, error: yield* Effect.flip(Effect.failCause(exit.cause)) }
+      })
+    )
 
   const supervise = (slot: Slot, started: Deferred.Deferred<void, SynapseError>) =>
     Effect.gen(function* () {
       while (true) {
         const { error, wasReady } = yield* serve(slot, () => Deferred.doneUnsafe(started, Exit.void))
+        if (error === undefined) continue
         // Fails the start of the pool, and does nothing after it.
         if (Deferred.doneUnsafe(started, Exit.fail(error)) || stoppedWith !== undefined) return
         const pause = restarts.next(clock.currentTimeMillisUnsafe(), error, wasReady)
         if (pause === undefined) return stop(restarts.limit())
-        yield* Effect.logWarning(error.message)
+        // A logger that fails is no reason to leave the calls without a worker.
+        yield* Effect.ignoreCause(Effect.logWarning(error.message))
         yield* Effect.sleep(pause)
       }
-    })
+    }).pipe(
+      Effect.catchCause((cause) =>
+        Effect.sync(() => {
+          if (Cause.hasInterruptsOnly(cause)) return
+          const error = supervisorFailed(cause)
+          Deferred.doneUnsafe(started, Exit.fail(error))
+          stop(error)
+        })
+      )
+    )
 
   const started = slots.map(() => Deferred.makeUnsafe<void, SynapseError>())
   yield* Effect.acquireRelease(
@@ -232,12 +268,21 @@ export const make = Effect.fnUntraced(function* (
     (fibers) =>
       Effect.suspend(() => {
         stop(new SynapseError({ reason: new Closed({ delivery: "notSent" }) }))
-        return Fiber.interruptAll(fibers)
+        return Fiber.interruptAll([...fibers, ...draining])
       })
   )
   yield* Effect.forEach(started, Deferred.await, { concurrency: "unbounded", discard: true })
   return { use }
 })
+
+// Calls fail rather than wait for a worker that nobody starts.
+const supervisorFailed = (cause: Cause.Cause<unknown>): SynapseError =>
+  new SynapseError({
+    reason: new StartFailed({
+      kind: "spawn",
+      detail: `The supervision of a worker failed, which it should not: ${Cause.pretty(cause)}`
+    })
+  })
 
 interface Restarts {
   /** The pause before the next start, or nothing when the budget is used up. */

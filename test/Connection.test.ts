@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, Scope } from "effect"
-import { TestClock } from "effect/testing"
+import { Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
 import * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
 import type { SynapseError } from "../src/SynapseError.ts"
@@ -169,8 +168,7 @@ describe("calls", () => {
   it.effect("carry the time that is left", () =>
     Effect.gen(function* () {
       const { connection, worker } = yield* setup()
-      yield* TestClock.adjust("1 second")
-      yield* Effect.forkChild(connection.call({ method: "main", payload: 1, deadline: 1750 }))
+      yield* Effect.forkChild(connection.call({ method: "main", payload: 1, timeLeft: () => 750 }))
       assert.strictEqual(Envelope.decodeMeta((yield* worker.receive).meta).deadline, 750)
     })
   )
@@ -232,6 +230,34 @@ describe("interruption", () => {
       yield* Fiber.interruptAll([first, third])
     })
   )
+})
+
+describe("interruption at any moment", () => {
+  // The scheduler yields after so many operations: between any two, given enough values.
+  for (let operations = 1; operations <= 24; operations++) {
+    it.effect(`after ${operations} operations leaks no call`, () =>
+      Effect.gen(function* () {
+        const states: Array<boolean> = []
+        const { connection, worker } = yield* setup({ onBusy: (busy) => states.push(busy) })
+        const call = yield* Effect.forkChild(
+          Effect.provideService(
+            connection.call({ method: "main", payload: 1 }),
+            Scheduler.MaxOpsBeforeYield,
+            operations
+          )
+        )
+        yield* Fiber.interrupt(call)
+        yield* Effect.repeat(Effect.yieldNow, { times: 5 })
+        for (let left = worker.received(); left > 0; left--) {
+          const frame = yield* worker.receive
+          if (frame.kind === Kind.Cancel) worker.send(Kind.Interrupted, frame.id)
+        }
+        yield* Effect.repeat(Effect.yieldNow, { times: 5 })
+        assert.strictEqual(connection.load(), 0)
+        assert.notStrictEqual(states.at(-1), true)
+      })
+    )
+  }
 })
 
 describe("the end of a connection", () => {
@@ -307,6 +333,44 @@ describe("the end of a connection", () => {
     })
   )
 
+  it.effect("by a write that fails while the reader hears nothing", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup()
+      worker.failWrites()
+      const reason = (yield* Effect.flip(connection.call({ method: "main", payload: 1 }))).reason
+      assert.strictEqual(reason._tag, "ProtocolError")
+      assert.isFalse(connection.isOpen())
+    })
+  )
+
+  it.effect("by a worker that asks without end and reads no answers", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup()
+      worker.blockWrites()
+      const pings = Envelope.makeWriter()
+      for (let n = 0; n < 50_000; n++) pings.frame(Kind.Ping, n)
+      worker.bytes(pings.take())
+      assert.strictEqual((yield* Effect.flip(connection.ended)).reason._tag, "ProtocolError")
+    })
+  )
+
+  it.effect("by its scope is Closed for a call that the worker stops at the end of the grace", () =>
+    Effect.gen(function* () {
+      const worker = yield* FakeWorker.make
+      worker.hello()
+      const scope = yield* Scope.make()
+      const connection = yield* Scope.provide(connect(worker, { graceMillis: 60_000 }), scope)
+      const call = yield* Effect.forkChild(Effect.exit(connection.call({ method: "main", payload: 1 })))
+      const request = yield* worker.receiveKind(Kind.Request)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      yield* worker.receiveKind(Kind.Shutdown)
+      worker.send(Kind.Interrupted, request.id)
+      assert.strictEqual(reasonOf(yield* Fiber.join(call))._tag, "Closed")
+      worker.die()
+      yield* Fiber.join(closing)
+    })
+  )
+
   it.effect("by its scope lets calls finish that are answered within the grace", () =>
     Effect.gen(function* () {
       const worker = yield* FakeWorker.make
@@ -345,6 +409,7 @@ describe("a worker that", () => {
       worker.send(Kind.Success, request.id, "done")
       assert.strictEqual(payloadOf(yield* Fiber.join(call)), "done")
       assert.isFalse(connection.isOpen())
+      yield* connection.leaving
       assert.isAbove(changed, 0)
     })
   )

@@ -318,3 +318,34 @@ describe("Envelope", () => {
     }
   })
 })
+
+describe("a frame near the limit", () => {
+  it("is written whole or refused, whatever room its values might have needed", () => {
+    let seed = 1
+    const random = (below: number): number => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648
+      return seed % below
+    }
+    let written = 0
+    for (let round = 0; round < 400; round++) {
+      const maxFrameSize = 65_536
+      const writer = Envelope.makeWriter({ maxFrameSize })
+      for (let n = random(3); n > 0; n--) writer.frame(Envelope.Kind.Success, 9, "x".repeat(random(5000)))
+      writer.take()
+      const length = 100 + random(60_000)
+      const wanted = maxFrameSize - random(Math.min(maxFrameSize / 2, 3 * length))
+      const items: Array<string> = []
+      for (let size = 0; size + length + 20 < wanted; size += length + 3) items.push("y".repeat(length))
+      try {
+        writer.frame(Envelope.Kind.Success, 1, items)
+      } catch (error) {
+        assert.instanceOf(error, Envelope.FrameTooLarge)
+        continue
+      }
+      written++
+      const bytes = writer.take()
+      assert.strictEqual(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true) + 4, bytes.length)
+    }
+    assert.isAbove(written, 100)
+  })
+})

@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
 import { Synapse } from "effect-synapse"
+import * as PythonProcess from "../src/PythonProcess.ts"
 import type { SynapseError, WorkerExited } from "../src/SynapseError.ts"
 import * as modules from "./fixtures/modules.ts"
 import { eventually, isAlive, withCommandLine } from "./fixtures/processes.ts"
@@ -96,6 +97,51 @@ describe("a worker that ends during a call", () => {
   )
 })
 
+describe("a channel", () => {
+  it.live("that breaks while the process lives on is the end of the worker", () =>
+    Effect.gen(function* () {
+      // An interpreter that closes its channel with bytes in it that it has not read.
+      const python = join(temporaryDirectory(), "python")
+      writeFileSync(
+        python,
+        "#!/usr/bin/env python3\nimport os, select, time\nselect.select([3], [], [])\nos.close(3)\ntime.sleep(600)\n",
+        { mode: 0o755 }
+      )
+      const worker = yield* PythonProcess.make({
+        python,
+        directory: tmpdir(),
+        entrypoint: "main",
+        env: { PATH: process.env.PATH! },
+        onLine: () => {}
+      })
+      const { pull } = yield* worker.socket.reader
+      const { write } = yield* worker.socket.writer
+      yield* write(new Uint8Array(100))
+      const { reason } = yield* Effect.flip(pull)
+      assert(reason._tag === "SocketReadError")
+      assert.strictEqual(((reason.cause as SynapseError).reason as WorkerExited).kind, "channelClosed")
+      assert.isFalse(isAlive(worker.pid))
+    })
+  )
+})
+
+describe("a worker that is told to leave from outside", () => {
+  it.live("finishes what it has while another takes what is new", () =>
+    Effect.gen(function* () {
+      const before = yield* pid
+      const path = join(temporaryDirectory(), "started")
+      const running = yield* Effect.forkChild(
+        Synapse.call(Schema.String, { path, seconds: 0.5 }, { method: "announce_and_sleep" })
+      )
+      yield* eventually(() => existsSync(path))
+      process.kill(before, "SIGTERM")
+      yield* Effect.repeat(pid, { until: (after) => after !== before })
+      assert.strictEqual(yield* Fiber.join(running), "slept")
+      yield* eventually(() => !isAlive(before))
+    }).pipe(Effect.provide(runtime))
+  )
+})
+
 describe("closing the scope", () => {
   it.live("leaves no process, no descriptor and no timer behind", () =>
     Effect.gen(function* () {
@@ -170,7 +216,10 @@ describe("closing the scope", () => {
   it.live("lets a call finish within the grace", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const context = yield* Scope.provide(Synapse.make({ ...modules.python, disposeTimeout: "1 minute" }), scope)
+      const context = yield* Scope.provide(
+        Synapse.make({ ...modules.python, disposeTimeout: Duration.infinity }),
+        scope
+      )
       const answer = yield* Effect.forkChild(context.call(Schema.String, { seconds: 0.3 }, { method: "sleep" }))
       yield* Effect.sleep("50 millis")
       yield* Scope.close(scope, Exit.void)

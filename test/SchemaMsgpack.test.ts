@@ -288,3 +288,12 @@ describe("SchemaMsgpack", () => {
     })
   )
 })
+
+describe("text that only looks like an instant", () => {
+  it.effect("is refused without much thought, however long it is", () =>
+    Effect.gen(function* () {
+      const decode = SchemaMsgpack.decode(Schema.Date)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(decode("T".repeat(2_000_000)))))
+    })
+  )
+})

@@ -205,6 +205,7 @@ layer(Synapse.layer(modules.python), { timeout: "2 minutes" })("a call", (it) =>
       Effect.gen(function* () {
         const reason = yield* reasonOf(Synapse.call(Schema.Unknown, {}, { method: "generate" }), "EncodeFailed")
         assert.match(reason.message, /generator|stream/)
+        assert.strictEqual(reason.delivery, "rejected")
       })
     )
   )
@@ -303,6 +304,18 @@ layer(Synapse.layer({ ...modules.python, callTimeout: "10 minutes" }), { timeout
         yield* Fiber.interruptAll(calls)
       }
       assert.isNumber(yield* pid)
+    })
+  )
+})
+
+describe("clocks", () => {
+  it.effect("a runtime on the live clock serves a caller on the clock of a test", () =>
+    Effect.gen(function* () {
+      const scope = yield* Effect.scope
+      const context = yield* TestClock.withLive(Layer.buildWithScope(Synapse.layer(modules.python), scope))
+      assert.isNumber(
+        yield* Synapse.call(Schema.Int, {}, { method: "pid", timeout: "1 minute" }).pipe(Effect.provide(context))
+      )
     })
   )
 })
@@ -462,6 +475,24 @@ describe("a layer that cannot be built", () => {
       for (const entrypoint of ["nope", "../python/main", "-c", "a\0b", "/etc/passwd"]) {
         const reason = yield* reasonOf(build({ ...modules.python, entrypoint }), "ModuleNotFound")
         assert.strictEqual(reason.what, "entrypoint")
+      }
+    })
+  )
+
+  it.effect("names an option that cannot work", () =>
+    Effect.gen(function* () {
+      const wrong: ReadonlyArray<readonly [string, Partial<Synapse.SynapseOptions>]> = [
+        ["workers", { workers: 0 }],
+        ["concurrency", { concurrency: 1.5 }],
+        ["maxFrameSize", { maxFrameSize: 1 }],
+        ["restart.max", { restart: { max: -1 } }],
+        ["queue.capacity", { queue: { capacity: Number.NaN } }],
+        ["callTimeout", { callTimeout: "soon" as never }]
+      ]
+      for (const [name, options] of wrong) {
+        const reason = yield* reasonOf(build({ ...modules.python, ...options }), "StartFailed")
+        assert.strictEqual(reason.kind, "options")
+        assert.include(reason.message, `\`${name}\``)
       }
     })
   )

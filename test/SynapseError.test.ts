@@ -27,7 +27,13 @@ const reasons: ReadonlyArray<Errors.SynapseErrorReason> = [
   new Errors.PythonException({ method: "main", exception }),
   new Errors.HandlerFailed({ method: "main", error: { _tag: "OutOfStock", message: "none left", item: "tea" } }),
   new Errors.MethodNotFound({ method: "mian", nearest: ["main"] }),
-  new Errors.EncodeFailed({ side: "python", method: "main", path: "$.a", issue: "cannot carry a `Foo`" }),
+  new Errors.EncodeFailed({
+    side: "python",
+    method: "main",
+    path: "$.a",
+    issue: "cannot carry a `Foo`",
+    delivery: "unknown"
+  }),
   new Errors.DecodeFailed({ side: "typescript", method: "main", path: "$", issue: "Expected string" }),
   new Errors.CallTimeout({ method: "main", durationMillis: 100, running: true }),
   new Errors.WorkerExited({
@@ -88,5 +94,26 @@ a note
   | ValueError: member
   +- 2 more -`
     )
+  })
+})
+
+describe("what a worker sends", () => {
+  it("cannot make a traceback without bounds", () => {
+    let deep: Errors.ExceptionInfo = { type: "E", module: "m", message: "\n".repeat(1_000_000), frames: [] }
+    for (let depth = 0; depth < 100; depth++) {
+      deep = { type: "G", module: "m", message: "", frames: [], exceptions: Array.from({ length: 3 }, () => deep) }
+    }
+    let chain = deep
+    for (let length = 0; length < 1000; length++) chain = { ...exception, cause: chain }
+    assert.isBelow(Errors.renderTraceback({ ...chain, exceptions: [{ ...deep, exceptions: [] }] }).length, 1_000_000)
+  })
+
+  it("cannot pass for an error of ours, or break the message of one", () => {
+    assert.isFalse(Errors.isSynapseError({ _tag: "SynapseError" }))
+    const reason = new Errors.HandlerFailed({
+      method: "main",
+      error: { _tag: { toString: 1 }, message: { toString: 1 } }
+    })
+    assert.deepStrictEqual([reason.errorTag, reason.message], ["Error", "`main` failed with Error"])
   })
 })

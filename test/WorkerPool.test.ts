@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, Scheduler, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Connection } from "../src/Connection.ts"
 import { Closed, StartFailed, SynapseError } from "../src/SynapseError.ts"
@@ -10,6 +10,7 @@ import * as FakeWorker from "./fixtures/FakeWorker.ts"
 interface Stub {
   readonly connection: Connection
   readonly die: (error?: SynapseError) => void
+  readonly leave: () => void
   readonly finish: () => void
   open: number
   leaving: boolean
@@ -21,17 +22,23 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
   const acquire: WorkerPool.Options["acquire"] = Effect.fnUntraced(function* (onChange) {
     yield* behaviour.startWith?.() ?? Effect.void
     const ended = Deferred.makeUnsafe<never, SynapseError>()
+    const leaving = Deferred.makeUnsafe<void>()
     const waiting: Array<Deferred.Deferred<void>> = []
     const stub: Stub = {
       open: 0,
       leaving: false,
       released: false,
+      leave: () => {
+        stub.leaving = true
+        Deferred.doneUnsafe(leaving, Exit.void)
+      },
       die: (error = FakeWorker.exited) => Deferred.doneUnsafe(ended, Exit.fail(error)),
       finish: () => Deferred.doneUnsafe(waiting.shift()!, Exit.void),
       connection: {
         hello: FakeWorker.hello,
         load: () => stub.open,
         isOpen: () => !stub.leaving,
+        leaving: Deferred.await(leaving),
         ended: Deferred.await(ended),
         call: () =>
           Effect.suspend(() => {
@@ -136,16 +143,66 @@ describe("dispatch", () => {
     })
   )
 
-  it.effect("passes over a worker that is leaving", () =>
+  for (let operations = 1; operations <= 24; operations++) {
+    it.effect(`loses no place when a waiter is interrupted after ${operations} operations`, () =>
+      Effect.gen(function* () {
+        const { acquire, stubs } = harness()
+        const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+        const eager = Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
+        yield* Effect.forkChild(callOn(pool))
+        yield* settle
+        const second = yield* Effect.forkChild(eager)
+        const third = yield* Effect.forkChild(callOn(pool))
+        yield* settle
+        stubs[0]!.finish()
+        const exit = yield* Effect.exit(Effect.andThen(Fiber.interrupt(second), Fiber.await(second)))
+        assert(Exit.isSuccess(exit) && Exit.isFailure(exit.value))
+        assert.isTrue(Cause.hasInterruptsOnly(exit.value.cause))
+        yield* settle
+        stubs[0]!.finish()
+        yield* Fiber.join(third)
+      })
+    )
+  }
+})
+
+describe("a worker that leaves", () => {
+  it.effect("is replaced before it has finished what it has, and takes nothing new", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 2, maxOpenCalls: 10, acquire })
-      stubs[0]!.leaving = true
-      yield* Effect.forEach(Array.from({ length: 4 }), () => Effect.forkChild(callOn(pool)))
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 10, acquire })
+      const old = yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      stubs[0]!.leave()
+      const fresh = yield* Effect.forkChild(callOn(pool))
       yield* settle
       assert.deepStrictEqual(
         stubs.map((stub) => stub.open),
-        [0, 4]
+        [1, 1]
+      )
+      stubs[1]!.finish()
+      yield* Fiber.join(fresh)
+      assert.isFalse(stubs[0]!.released)
+      stubs[0]!.finish()
+      yield* Fiber.join(old)
+      stubs[0]!.die()
+      yield* settle
+      assert.isTrue(stubs[0]!.released)
+      assert.strictEqual(stubs.length, 2)
+    })
+  )
+
+  it.effect("goes with the scope while it still drains", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const scope = yield* Scope.make()
+      yield* Scope.provide(WorkerPool.make({ size: 1, maxOpenCalls: 10, acquire }), scope)
+      stubs[0]!.leave()
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(
+        stubs.map((stub) => stub.released),
+        [true, true]
       )
     })
   )
@@ -209,6 +266,51 @@ describe("supervision", () => {
       }
       yield* TestClock.adjust("1 hour")
       assert.strictEqual(stubs.length, 3)
+    })
+  )
+
+  it.effect("gives up in the same way within an endless window", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const restart = { max: 0, window: Duration.infinity }
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart })
+      stubs[0]!.die()
+      yield* settle
+      assert.strictEqual((yield* Effect.flip(callOn(pool))).reason._tag, "RestartLimit")
+    })
+  )
+
+  it.effect("goes on when the logger fails", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const broken = Logger.make(() => {
+        throw new Error("the disk is full")
+      })
+      yield* Effect.provide(
+        Effect.gen(function* () {
+          yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+          stubs[0]!.die()
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(stubs.length, 2)
+        }),
+        Logger.layer([broken])
+      )
+    })
+  )
+
+  it.effect("that fails itself fails the calls, so that none waits for ever", () =>
+    Effect.gen(function* () {
+      let starts = 0
+      const { acquire, stubs } = harness({
+        startWith: () => (++starts === 2 ? Effect.die(new Error("a bug")) : Effect.void)
+      })
+      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      stubs[0]!.die()
+      const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
+      yield* TestClock.adjust("1 second")
+      const reason = reasonOf(yield* Fiber.join(waiting))
+      assert.strictEqual(reason._tag, "StartFailed")
+      assert.include(reason.message, "a bug")
     })
   )
 

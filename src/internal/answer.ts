@@ -85,7 +85,8 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
   if (frame.kind === Envelope.Kind.Fail) return new HandlerFailed({ method, error: payload })
   // The worker stops what runs when it leaves.
   if (frame.kind === Envelope.Kind.Interrupted) return new Closed({ delivery: "unknown" })
-  switch (Envelope.decodeMeta(frame.meta).reason) {
+  const { delivery, reason } = Envelope.decodeMeta(frame.meta)
+  switch (reason) {
     case undefined:
       return new PythonException({ method, exception: decodeException(payload) })
     case "MethodNotFound":
@@ -93,7 +94,12 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
     case "DecodeFailed":
       return new DecodeFailed({ side: "python", method, ...decodeIssue(payload) })
     case "EncodeFailed":
-      return new EncodeFailed({ side: "python", method, ...decodeIssue(payload) })
+      return new EncodeFailed({
+        side: "python",
+        method,
+        ...decodeIssue(payload),
+        delivery: delivery === "rejected" ? "rejected" : "unknown"
+      })
     case "FrameTooLarge":
       return new FrameTooLarge({ side: "python", method, ...decodeSize(payload) })
     case "Overloaded":
@@ -101,6 +107,6 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
     case "Closed":
       return new Closed({ delivery: "rejected" })
     default:
-      throw new Error(`unknown reason ${String(Envelope.decodeMeta(frame.meta).reason)}`)
+      throw new Error(`unknown reason ${String(reason)}`)
   }
 }

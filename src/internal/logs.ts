@@ -7,7 +7,8 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type * as Envelope from "../Envelope.ts"
 import type { OutputLine } from "../PythonProcess.ts"
-import { renderTraceback } from "../SynapseError.ts"
+import { type ExceptionInfo, renderTraceback } from "../SynapseError.ts"
+import { nativeSleep } from "./nativeSleep.ts"
 
 /** One record of what a worker printed or logged. */
 export interface LogRecord {
@@ -33,50 +34,78 @@ export interface Logs {
   readonly line: (pid: number, line: OutputLine) => void
 }
 
-const capacity = 8192
+/** Records that wait to be logged, and the characters of their messages: what comes faster is dropped and counted. */
+const maxRecords = 8192
+const maxCharacters = 16 * 1024 * 1024
+/** Characters of one message, beyond which it is cut. */
+const maxMessage = 65_536
+/** How long closing the scope waits for the last records to be logged. */
+const flushMillis = 1000
+
+interface Pending {
+  readonly record: Omit<LogRecord, "exception">
+  /** Rendered by the fiber that logs, not by the one that reads. */
+  readonly exception: ExceptionInfo | undefined
+}
 
 /** `directory` is the module's: files in it are named from there. */
 export const make = Effect.fnUntraced(function* (
   option: LogsOption,
   directory: string
 ): Effect.fn.Return<Logs, never, Scope.Scope> {
-  const prefix = `${directory}/`
   if (option === "ignore") return { record: () => {}, line: () => {} }
-  const queue = yield* Queue.dropping<LogRecord, Cause.Done>(capacity)
-  let dropped = 0
-  const offer = (record: LogRecord): void => {
-    if (!Queue.offerUnsafe(queue, record)) dropped++
-  }
+  const prefix = `${directory}/`
+  const queue = yield* Queue.dropping<Pending, Cause.Done>(maxRecords)
   const sink = option === "effect" ? toEffectLog : option
+  let characters = 0
+  let dropped = 0
+
+  const offer = (record: Pending["record"], exception?: ExceptionInfo): void => {
+    if (characters < maxCharacters && Queue.offerUnsafe(queue, { record, exception })) {
+      characters += record.message.length
+    } else dropped++
+  }
+  const log = ({ exception, record }: Pending): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      characters -= record.message.length
+      return sink({ ...record, exception: exception && renderTraceback(exception) })
+    }).pipe(Effect.ignoreCause)
+  const reportDropped = Effect.suspend(() => {
+    if (dropped === 0) return Effect.void
+    const count = dropped
+    dropped = 0
+    return Effect.logWarning(`${count} log records of Python were dropped: they came faster than they were logged`)
+  }).pipe(Effect.ignoreCause)
+
   const fiber = yield* Queue.takeAll(queue).pipe(
-    Effect.flatMap((records) => Effect.forEach(records, sink, { discard: true })),
-    Effect.andThen(
-      Effect.suspend(() => {
-        if (dropped === 0) return Effect.void
-        const count = dropped
-        dropped = 0
-        return Effect.logWarning(`${count} log records of Python were dropped: they came faster than they were logged`)
-      })
-    ),
+    Effect.flatMap((pending) => Effect.forEach(pending, log, { discard: true })),
+    Effect.andThen(reportDropped),
     Effect.forever,
     Effect.ignore,
     Effect.forkDetach
   )
-  // The last records are logged before the scope is closed.
-  yield* Effect.addFinalizer(() => Effect.andThen(Queue.end(queue), Fiber.await(fiber)))
+  // The last records are logged before the scope is closed, unless whoever takes them does not come to an end.
+  yield* Effect.addFinalizer(() =>
+    Queue.end(queue).pipe(
+      Effect.andThen(Effect.raceFirst(Fiber.await(fiber), nativeSleep(flushMillis))),
+      Effect.andThen(Effect.sync(() => fiber.interruptUnsafe()))
+    )
+  )
   return {
     record: (pid, { dropped: lost, exception, file, id, level, line, logger, message }) => {
       dropped += lost ?? 0
-      offer({
-        level: severity(level),
-        logger,
-        message,
-        pid,
-        file: file?.startsWith(prefix) ? file.slice(prefix.length) : (file ?? undefined),
-        line: line ?? undefined,
-        call: id ?? undefined,
-        exception: exception == null ? undefined : renderTraceback(exception)
-      })
+      offer(
+        {
+          level: severity(level),
+          logger,
+          message: message.length > maxMessage ? `${message.slice(0, maxMessage)}…` : message,
+          pid,
+          file: file?.startsWith(prefix) ? file.slice(prefix.length) : (file ?? undefined),
+          line: line ?? undefined,
+          call: id ?? undefined
+        },
+        exception ?? undefined
+      )
     },
     line: (pid, { source, text }) =>
       offer({
@@ -86,8 +115,7 @@ export const make = Effect.fnUntraced(function* (
         pid,
         file: undefined,
         line: undefined,
-        call: undefined,
-        exception: undefined
+        call: undefined
       })
   }
 })

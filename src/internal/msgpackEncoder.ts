@@ -112,7 +112,8 @@ export class Encoder {
   }
 
   #grow(n: number): void {
-    if (this.position - this.#start + n > this.#limit) {
+    // Only what is written counts: `n` is room that may be needed, and a frame of which something was dropped is lost.
+    if (this.position - this.#start > this.#limit) {
       this.#dropped += this.position - this.#start
       this.position = this.#start
       if (this.position + n <= this.buffer.length) return

@@ -34,7 +34,10 @@ const isRunningMember = (stat: string, group: number): boolean => {
 const remaining = async (group: number, workerId: string): Promise<ReadonlyArray<number>> => {
   if (!isLinux) return exists(group) ? [-group] : []
   const marker = `SYNAPSE_WORKER_ID=${workerId}\0`
-  const entries = (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+  // Without a free descriptor nothing can be listed; the group was killed with its leader in any case.
+  const entries = (await readdir("/proc").catch(() => [])).filter(
+    (entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid
+  )
   const found = await Promise.all(
     entries.map(
       async (entry) =>

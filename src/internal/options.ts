@@ -1,0 +1,52 @@
+/** Options that cannot work are refused by name, before anything is started with them. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { SynapseOptions } from "../Synapse.ts"
+import { StartFailed, SynapseError } from "../SynapseError.ts"
+
+const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => number | undefined, number, number]> = [
+  ["workers", ({ workers }) => workers, 1, 1024],
+  ["concurrency", ({ concurrency }) => concurrency, 1, 1024],
+  ["maxFrameSize", ({ maxFrameSize }) => maxFrameSize, 4096, 2 ** 31 - 1],
+  ["queue.capacity", ({ queue }) => queue?.capacity, 0, Number.MAX_SAFE_INTEGER],
+  ["restart.max", ({ restart }) => restart?.max, 0, Number.MAX_SAFE_INTEGER]
+]
+
+const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Duration.Input | undefined]> = [
+  ["startTimeout", ({ startTimeout }) => startTimeout],
+  ["disposeTimeout", ({ disposeTimeout }) => disposeTimeout],
+  ["callTimeout", ({ callTimeout }) => callTimeout],
+  ["restart.window", ({ restart }) => restart?.window],
+  ["restart.backoff", ({ restart }) => restart?.backoff]
+]
+
+const isDuration = (input: Duration.Input): boolean => {
+  try {
+    return Duration.toMillis(input) >= 0
+  } catch {
+    return false
+  }
+}
+
+const wrongOption = (options: SynapseOptions): string | undefined => {
+  for (const [name, get, least, most] of integers) {
+    const value = get(options)
+    if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) continue
+    return `The option \`${name}\` is ${value}, not a whole number from ${least} to ${most}`
+  }
+  for (const [name, get] of durations) {
+    const value = get(options)
+    if (value === undefined || isDuration(value)) continue
+    return `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
+  }
+  return undefined
+}
+
+/** Fails with `StartFailed` when an option has a value that it cannot have. */
+export const validateOptions = (options: SynapseOptions): Effect.Effect<void, SynapseError> =>
+  Effect.suspend(() => {
+    const detail = wrongOption(options)
+    return detail === undefined
+      ? Effect.void
+      : Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "options", detail }) }))
+  })

@@ -1,0 +1,106 @@
+/** A call as its caller sees it, over a pool that answers as it is told. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import type * as Connection from "../src/Connection.ts"
+import * as Envelope from "../src/Envelope.ts"
+import { makeCall } from "../src/internal/call.ts"
+import type { SynapseError } from "../src/SynapseError.ts"
+import type { WorkerPool } from "../src/WorkerPool.ts"
+import * as FakeWorker from "./fixtures/FakeWorker.ts"
+
+type Answer = Effect.Effect<Envelope.Frame, SynapseError>
+
+const frame = (kind: number, payload?: unknown, meta?: object): Envelope.Frame => {
+  const writer = Envelope.makeWriter()
+  writer.frame(kind, 1, payload, meta)
+  return Envelope.makeReader().push(writer.take())[0]!
+}
+const success = Effect.succeed(frame(Envelope.Kind.Success, "done"))
+const turnedAway = (reason: string, payload: unknown) =>
+  Effect.succeed(frame(Envelope.Kind.Die, payload, { reason, delivery: "rejected" }))
+const exited = Effect.fail(FakeWorker.exited)
+
+const answering = (answers: ReadonlyArray<Answer>) => {
+  const requests: Array<Connection.Request> = []
+  const stub: Pick<Connection.Connection, "call"> = {
+    call: (request) =>
+      Effect.suspend(() => {
+        requests.push(request)
+        if (request.progress !== undefined) request.progress.sent = true
+        return answers[Math.min(requests.length, answers.length) - 1]!
+      })
+  }
+  const use: WorkerPool["use"] = (call) => call(stub as Connection.Connection)
+  return { requests, call: makeCall(use, undefined) }
+}
+
+describe("a call that the worker turns away", () => {
+  it.effect("is sent again", () =>
+    Effect.gen(function* () {
+      const { call, requests } = answering([
+        turnedAway("Closed", null),
+        turnedAway("Overloaded", { capacity: 1 }),
+        success
+      ])
+      assert.strictEqual(yield* call(Schema.String, 1), "done")
+      assert.lengthOf(requests, 3)
+    })
+  )
+
+  it.effect("again and again fails with what it was told", () =>
+    Effect.gen(function* () {
+      const { call, requests } = answering([turnedAway("Overloaded", { capacity: 7 })])
+      const { delivery, reason } = yield* Effect.flip(call(Schema.String, 1))
+      assert(reason._tag === "Overloaded")
+      assert.deepStrictEqual([reason.where, reason.capacity, delivery], ["worker", 7, "rejected"])
+      assert.lengthOf(requests, 3)
+    })
+  )
+})
+
+describe("a call whose worker ends", () => {
+  it.effect("is not sent again when it may have run", () =>
+    Effect.gen(function* () {
+      const { call, requests } = answering([exited, success])
+      assert.strictEqual((yield* Effect.flip(call(Schema.String, 1))).delivery, "unknown")
+      assert.lengthOf(requests, 1)
+    })
+  )
+
+  it.effect("is sent three times at most when it is idempotent", () =>
+    Effect.gen(function* () {
+      const { call, requests } = answering([exited])
+      yield* Effect.flip(call(Schema.String, 1, { idempotent: true }))
+      assert.lengthOf(requests, 3)
+    })
+  )
+})
+
+describe("a call with a time-out", () => {
+  it.effect("whose deadline Python saw pass ends with CallTimeout", () =>
+    Effect.gen(function* () {
+      const { call } = answering([Effect.succeed(frame(Envelope.Kind.Interrupted))])
+      const { reason } = yield* Effect.flip(call(Schema.String, 1, { timeout: "1 hour" }))
+      assert.strictEqual(reason._tag, "CallTimeout")
+    })
+  )
+
+  it.effect("tells the time that is left by the clock of its caller", () =>
+    Effect.gen(function* () {
+      const { call, requests } = answering([success])
+      yield* call(Schema.String, 1, { timeout: "1 minute" })
+      assert.strictEqual(requests[0]!.timeLeft!(), 60_000)
+    })
+  )
+})
+
+describe("an answer", () => {
+  it.effect("of a reason that nobody knows, or without its details, is a ProtocolError", () =>
+    Effect.gen(function* () {
+      for (const answer of [turnedAway("Gremlins", null), turnedAway("MethodNotFound", 7)]) {
+        const { reason } = yield* Effect.flip(answering([answer]).call(Schema.String, 1))
+        assert.strictEqual(reason._tag, "ProtocolError")
+      }
+    })
+  )
+})
