@@ -18,6 +18,7 @@ import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
 import * as Msgpack from "./internal/msgpack.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
+import { Pipeline } from "./internal/pipeline.ts"
 import type { Delivery } from "./SynapseError.ts"
 import {
   Closed,
@@ -89,6 +90,11 @@ export interface Connection {
   readonly load: () => number
   /** Whether the worker takes calls: it is there and has not said that it leaves. */
   readonly isOpen: () => boolean
+  /**
+   * How many more calls the worker should be given now. Calls of synchronous handlers wait for their turn, and as few of
+   * them as possible should wait in the worker.
+   */
+  readonly room: (synchronous: boolean) => number
   /** Waits until the worker says that it is leaving: it takes no more calls, and finishes those it has. */
   readonly leaving: Effect.Effect<void>
   /** Waits for the end of the connection, and fails with what ended it. */
@@ -99,6 +105,9 @@ interface OpenCall {
   readonly id: number
   readonly request: Request
   readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>) => void
+  readonly synchronous: boolean
+  /** When it was made, in milliseconds of `performance.now`. */
+  readonly since: number
   sent: boolean
 }
 
@@ -127,7 +136,10 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Connection, SynapseError, Scope.Scope> {
   const calls = new Map<number, OpenCall>()
   // Ids given up by their caller after they were sent: taken until the worker has answered.
-  const abandoned = new Set<number>()
+  const abandoned = new Map<number, OpenCall>()
+  const pipeline = new Pipeline(options.concurrency, options.maxOpenCalls)
+  /** Open and abandoned calls of synchronous handlers. */
+  let synchronousLoad = 0
   const outgoing = yield* Queue.bounded<OpenCall | typeof wake>(options.maxOpenCalls)
   // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
   const overflow = new Set<OpenCall>()
@@ -145,6 +157,7 @@ export const make = Effect.fnUntraced(function* (
 
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
     if (!calls.delete(call.id)) return
+    if (call.synchronous) synchronousLoad--
     // Resuming may run the caller at once: the books are in order before.
     released()
     call.resume(exit)
@@ -159,6 +172,7 @@ export const make = Effect.fnUntraced(function* (
     if (endedWith !== undefined) return
     endedWith = closing ? closed : error
     abandoned.clear()
+    synchronousLoad = 0
     overflow.clear()
     for (const call of Array.from(calls.values())) {
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
@@ -221,8 +235,10 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Die:
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
-        if (call !== undefined) settle(call, answer(frame))
-        else if (abandoned.delete(frame.id)) options.onChange()
+        if (call !== undefined) {
+          if (call.synchronous) pipeline.answered(performance.now() - call.since)
+          settle(call, answer(frame))
+        } else freed(frame.id)
         return
       }
       case Envelope.Kind.Log:
@@ -236,6 +252,14 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Request:
         return sendControl(Envelope.Kind.Interrupted, frame.id)
     }
+  }
+
+  const freed = (id: number): void => {
+    const call = abandoned.get(id)
+    if (call === undefined) return
+    abandoned.delete(id)
+    if (call.synchronous) synchronousLoad--
+    options.onChange()
   }
 
   // What runs is stopped at the end of the grace.
@@ -318,6 +342,7 @@ export const make = Effect.fnUntraced(function* (
   )
 
   const hello = yield* Deferred.await(greeting)
+  const synchronous = synchronousMethods(hello)
 
   const nextId = (): number => {
     do lastId = (lastId + 1) >>> 0
@@ -329,11 +354,13 @@ export const make = Effect.fnUntraced(function* (
     if (!calls.delete(call.id)) return
     overflow.delete(call)
     if (call.sent) {
-      abandoned.add(call.id)
+      abandoned.set(call.id, call)
       sendControl(Envelope.Kind.Cancel, call.id)
-    }
+    } else if (call.synchronous) synchronousLoad--
     released()
   }
+
+  const isOpen = (): boolean => endedWith === undefined && !closing && !isLeaving
 
   return {
     hello,
@@ -341,18 +368,35 @@ export const make = Effect.fnUntraced(function* (
       Effect.callback((resume) => {
         if (endedWith !== undefined) return resume(Effect.fail(withDelivery(endedWith, "notSent")))
         if (closing) return resume(Effect.fail(withDelivery(closed, "notSent")))
-        const call: OpenCall = { id: nextId(), request, resume, sent: false }
+        const call: OpenCall = {
+          id: nextId(),
+          request,
+          resume,
+          synchronous: synchronous.has(request.method),
+          since: performance.now(),
+          sent: false
+        }
         calls.set(call.id, call)
+        if (call.synchronous) synchronousLoad++
         if (calls.size === 1) options.onBusy(true)
         if (!Queue.offerUnsafe(outgoing, call)) overflow.add(call)
         return Effect.sync(() => abandon(call))
       }),
     load: () => calls.size + abandoned.size,
-    isOpen: () => endedWith === undefined && !closing && !isLeaving,
+    isOpen,
+    room: (synchronous) => {
+      if (!isOpen()) return 0
+      const room = options.maxOpenCalls - calls.size - abandoned.size
+      return synchronous ? Math.min(room, pipeline.depth - synchronousLoad) : room
+    },
     leaving: Deferred.await(left),
     ended: Deferred.await(over)
   }
 })
+
+/** The names of the handlers that run one after the other. */
+export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =>
+  new Set(hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name))
 
 /** The frames of a chunk; those before a fault in it count. */
 function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {

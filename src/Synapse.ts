@@ -57,8 +57,9 @@ export interface SynapseOptions {
   /** The number of workers: processes that share the calls. Default: 1. */
   readonly workers?: number | undefined
   /**
-   * How many synchronous handlers one worker runs at once, in threads beyond the first. Default: 1, on the main thread.
-   * Asynchronous handlers always run side by side.
+   * How many synchronous handlers one worker runs at once, in threads where it is more than one. Default: 1, on the main
+   * thread. Further calls wait for a worker; only while handlers answer within milliseconds, a worker is given some of
+   * them ahead. Asynchronous handlers always run side by side.
    */
   readonly concurrency?: number | undefined
   /** How calls wait while every worker has its fill. */
@@ -176,7 +177,6 @@ export const make = Effect.fnUntraced(function* (
 
   const pool = yield* WorkerPool.make({
     size: options.workers ?? 1,
-    maxOpenCalls,
     restart: options.restart,
     queue: options.queue,
     acquire

@@ -15,7 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { Connection } from "./Connection.ts"
+import { type Connection, synchronousMethods } from "./Connection.ts"
 import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
@@ -57,8 +57,6 @@ export interface QueueOptions {
  */
 export interface Options {
   readonly size: number
-  /** How many calls a worker may have open. */
-  readonly maxOpenCalls: number
   readonly restart?: RestartOptions | undefined
   readonly queue?: QueueOptions | undefined
   /**
@@ -75,8 +73,9 @@ export interface Options {
  * @since 0.1.0
  */
 export interface WorkerPool {
-  /** Runs one call on the least loaded worker, waiting for room where there is none. */
+  /** Runs one call of a method on the least loaded worker, waiting for room where there is none. */
   readonly use: <A, R>(
+    method: string,
     call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
   ) => Effect.Effect<A, SynapseError, R>
 }
@@ -90,6 +89,12 @@ interface Slot {
 interface Waiter {
   readonly resume: (effect: Effect.Effect<Slot, SynapseError>) => void
   slot: Slot | undefined
+}
+
+/** Calls that wait, of synchronous and of asynchronous handlers: room for one kind is not room for the other. */
+interface Waiting {
+  readonly synchronous: Set<Waiter>
+  readonly asynchronous: Set<Waiter>
 }
 
 interface End {
@@ -117,7 +122,8 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<WorkerPool, SynapseError, Scope.Scope> {
   const clock = yield* Clock.Clock
   const slots: Array<Slot> = Array.from({ length: options.size }, () => ({ connection: undefined, reserved: 0 }))
-  const waiters = new Set<Waiter>()
+  const waiting: Waiting = { synchronous: new Set(), asynchronous: new Set() }
+  let synchronous: ReadonlySet<string> = new Set()
   const stopped = yield* Deferred.make<never, SynapseError>()
   const restarts = makeRestarts(options.restart)
   let stoppedWith: SynapseError | undefined
@@ -126,16 +132,19 @@ export const make = Effect.fnUntraced(function* (
     if (stoppedWith !== undefined) return
     stoppedWith = error
     Deferred.doneUnsafe(stopped, Exit.fail(error))
-    for (const waiter of waiters) waiter.resume(Effect.fail(error))
-    waiters.clear()
+    for (const waiters of [waiting.synchronous, waiting.asynchronous]) {
+      for (const waiter of waiters) waiter.resume(Effect.fail(error))
+      waiters.clear()
+    }
   }
 
-  const leastLoaded = (): Slot | undefined => {
+  const leastLoaded = (isSynchronous: boolean): Slot | undefined => {
     let best: Slot | undefined
-    let bestLoad = options.maxOpenCalls
+    let bestLoad = Number.POSITIVE_INFINITY
     for (const slot of slots) {
-      if (slot.connection === undefined || !slot.connection.isOpen()) continue
-      const load = slot.connection.load() + slot.reserved
+      const { connection, reserved } = slot
+      if (connection === undefined || connection.room(isSynchronous) <= reserved) continue
+      const load = connection.load() + reserved
       if (load < bestLoad) {
         best = slot
         bestLoad = load
@@ -145,8 +154,12 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const admit = (): void => {
+    admitFrom(waiting.synchronous, true)
+    admitFrom(waiting.asynchronous, false)
+  }
+  const admitFrom = (waiters: Set<Waiter>, isSynchronous: boolean): void => {
     for (const waiter of waiters) {
-      const slot = leastLoaded()
+      const slot = leastLoaded(isSynchronous)
       if (slot === undefined) return
       waiters.delete(waiter)
       slot.reserved++
@@ -158,6 +171,7 @@ export const make = Effect.fnUntraced(function* (
   // A reserved place is given back by whoever waited for it: by making its call, or by being interrupted before. An
   // interruption may come when the place is not reserved any more and the call not made yet: the next waiter is told.
   const waitAndUse = <A, R>(
+    waiters: Set<Waiter>,
     call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
   ): Effect.Effect<A, SynapseError, R> =>
     Effect.uninterruptibleMask((restore) => {
@@ -178,22 +192,24 @@ export const make = Effect.fnUntraced(function* (
           slot.reserved--
           // The worker may have ended since: this call has been admitted and only waits for the next.
           if (slot.connection === undefined)
-            return restore(stoppedWith === undefined ? waitAndUse(call) : Effect.fail(stoppedWith))
+            return restore(stoppedWith === undefined ? waitAndUse(waiters, call) : Effect.fail(stoppedWith))
           return Effect.onInterrupt(restore(call(slot.connection)), () => Effect.sync(admit))
         }
       )
     })
 
-  const use: WorkerPool["use"] = (call) =>
+  const use: WorkerPool["use"] = (method, call) =>
     Effect.suspend(() => {
       if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
-      const slot = waiters.size === 0 ? leastLoaded() : undefined
+      const isSynchronous = synchronous.has(method)
+      const waiters = isSynchronous ? waiting.synchronous : waiting.asynchronous
+      const slot = waiters.size === 0 ? leastLoaded(isSynchronous) : undefined
       if (slot !== undefined) return call(slot.connection!)
       const capacity = options.queue?.capacity ?? defaultQueueCapacity
-      if (options.queue?.whenFull === "reject" && waiters.size >= capacity) {
+      if (options.queue?.whenFull === "reject" && waiting.synchronous.size + waiting.asynchronous.size >= capacity) {
         return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
       }
-      return waitAndUse(call)
+      return waitAndUse(waiters, call)
     })
 
   // Workers that said that they leave: out of their slot, with calls to finish.
@@ -220,6 +236,7 @@ export const make = Effect.fnUntraced(function* (
         const run = Effect.gen(function* () {
           const connection = yield* Scope.provide(options.acquire(admit), scope)
           slot.connection = connection
+          synchronous = synchronousMethods(connection.hello)
           wasReady = true
           onReady()
           admit()

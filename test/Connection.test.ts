@@ -471,3 +471,47 @@ describe("a worker that", () => {
     })
   )
 })
+
+describe("calls of synchronous handlers", () => {
+  const answerAll = (worker: FakeWorker.FakeWorker, count: number) =>
+    Effect.repeat(
+      Effect.map(worker.receiveKind(Kind.Request), (request) => worker.send(Kind.Success, request.id, null)),
+      { times: count - 1 }
+    )
+
+  it.effect("are given one at a time to a worker that nothing is known of, and asynchronous ones all at once", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* setup({ maxOpenCalls: 100 })
+      assert.deepStrictEqual([connection.room(true), connection.room(false)], [1, 100])
+      yield* Effect.forkChild(connection.call({ method: "main", payload: 1 }))
+      yield* Effect.yieldNow
+      assert.deepStrictEqual([connection.room(true), connection.room(false)], [0, 99])
+    })
+  )
+
+  it.effect("are given ahead while answers come quickly, never more than the limit", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ maxOpenCalls: 8 })
+      const calls = yield* Effect.forkChild(
+        Effect.forEach(Array.from({ length: 200 }), () => connection.call({ method: "main", payload: 1 }), {
+          discard: true
+        })
+      )
+      yield* answerAll(worker, 200)
+      yield* Fiber.join(calls)
+      assert.strictEqual(connection.room(true), 8)
+    })
+  )
+
+  it.effect("that were given up count until the worker has answered", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup()
+      const call = yield* Effect.forkChild(connection.call({ method: "main", payload: 1 }))
+      const request = yield* worker.receiveKind(Kind.Request)
+      yield* Fiber.interrupt(call)
+      assert.strictEqual(connection.room(true), 0)
+      worker.send(Kind.Interrupted, request.id)
+      yield* Effect.repeat(Effect.yieldNow, { until: () => connection.room(true) === 1 })
+    })
+  )
+})

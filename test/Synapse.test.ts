@@ -256,8 +256,8 @@ layer(Synapse.layer({ ...modules.python, callTimeout: "10 minutes" }), { timeout
       const call = yield* Effect.forkChild(
         Effect.exit(Synapse.call(Schema.Unknown, { path }, { method: "wait_async", timeout: "30 seconds" }))
       )
-      // Once the request is out, only the clock of the test decides.
-      yield* TestClock.withLive(Effect.sleep("20 millis"))
+      // Once the handler runs, only the clock of the test decides.
+      yield* eventually(() => existsSync(path))
       yield* TestClock.adjust("29 seconds")
       assert.isUndefined(call.pollUnsafe())
       yield* TestClock.adjust("1 second")
@@ -265,16 +265,17 @@ layer(Synapse.layer({ ...modules.python, callTimeout: "10 minutes" }), { timeout
       const { reason } = Option.getOrThrow(Exit.findErrorOption(exit))
       assert(reason._tag === "CallTimeout")
       assert.deepStrictEqual([reason.durationMillis, reason.running, reason.delivery], [30_000, true, "unknown"])
-      yield* eventually(() => existsSync(path))
+      yield* eventually(() => existsSync(`${path}.cancelled`))
     })
   )
 
   it.effect("the runtime's time-out applies to calls that name none", () =>
     Effect.gen(function* () {
+      const path = temporaryFile()
       const call = yield* Effect.forkChild(
-        Effect.exit(Synapse.call(Schema.Unknown, { path: temporaryFile() }, { method: "wait_async" }))
+        Effect.exit(Synapse.call(Schema.Unknown, { path }, { method: "wait_async" }))
       )
-      yield* TestClock.withLive(Effect.sleep("20 millis"))
+      yield* eventually(() => existsSync(path))
       yield* TestClock.adjust("10 minutes")
       const { reason } = Option.getOrThrow(Exit.findErrorOption(yield* Fiber.join(call)))
       assert.strictEqual(reason._tag, "CallTimeout")
@@ -287,9 +288,9 @@ layer(Synapse.layer({ ...modules.python, callTimeout: "10 minutes" }), { timeout
       Effect.gen(function* () {
         const path = temporaryFile()
         const call = yield* Effect.forkChild(Synapse.call(Schema.Unknown, { path }, { method: "wait_until_cancelled" }))
-        yield* TestClock.withLive(Effect.sleep("20 millis"))
-        yield* Fiber.interrupt(call)
         yield* eventually(() => existsSync(path))
+        yield* Fiber.interrupt(call)
+        yield* eventually(() => existsSync(`${path}.cancelled`))
         assert.isNumber(yield* pid)
       })
   )

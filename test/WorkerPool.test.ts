@@ -17,13 +17,13 @@ interface Stub {
   released: boolean
 }
 
-const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError> } = {}) => {
+const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError>; room?: number } = {}) => {
   const stubs: Array<Stub> = []
   const acquire: WorkerPool.Options["acquire"] = Effect.fnUntraced(function* (onChange) {
     yield* behaviour.startWith?.() ?? Effect.void
     const ended = Deferred.makeUnsafe<never, SynapseError>()
     const leaving = Deferred.makeUnsafe<void>()
-    const waiting: Array<Deferred.Deferred<void>> = []
+    const waiting = new Set<() => void>()
     const stub: Stub = {
       open: 0,
       leaving: false,
@@ -33,26 +33,28 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
         Deferred.doneUnsafe(leaving, Exit.void)
       },
       die: (error = FakeWorker.exited) => Deferred.doneUnsafe(ended, Exit.fail(error)),
-      finish: () => Deferred.doneUnsafe(waiting.shift()!, Exit.void),
+      finish: () => Array.from(waiting)[0]!(),
       connection: {
         hello: FakeWorker.hello,
         load: () => stub.open,
         isOpen: () => !stub.leaving,
+        room: (synchronous) => (stub.leaving ? 0 : synchronous ? (behaviour.room ?? 10) - stub.open : 10),
         leaving: Deferred.await(leaving),
         ended: Deferred.await(ended),
         call: () =>
-          Effect.suspend(() => {
+          Effect.callback((resume) => {
             stub.open++
-            const done = Deferred.makeUnsafe<void>()
-            waiting.push(done)
-            return Effect.ensuring(
-              Effect.as(Deferred.await(done), { kind: 2, id: 1, meta: new Uint8Array(), payload: new Uint8Array() }),
-              Effect.sync(() => {
-                stub.open--
-                if (waiting.includes(done)) waiting.splice(waiting.indexOf(done), 1)
-                onChange()
-              })
-            )
+            const close = () => {
+              waiting.delete(done)
+              stub.open--
+              onChange()
+            }
+            const done = () => {
+              close()
+              resume(Effect.succeed({ kind: 2, id: 1, meta: new Uint8Array(), payload: new Uint8Array() }))
+            }
+            waiting.add(done)
+            return Effect.sync(close)
           })
       }
     }
@@ -64,7 +66,7 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
 }
 
 const request = { method: "main", payload: null }
-const callOn = (pool: WorkerPool.WorkerPool) => pool.use((connection) => connection.call(request))
+const callOn = (pool: WorkerPool.WorkerPool) => pool.use("main", (connection) => connection.call(request))
 const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
 const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
 
@@ -72,7 +74,7 @@ describe("dispatch", () => {
   it.effect("goes to the least loaded worker", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 3, maxOpenCalls: 10, acquire })
+      const pool = yield* WorkerPool.make({ size: 3, acquire })
       const calls = yield* Effect.forEach(Array.from({ length: 6 }), () => Effect.forkChild(callOn(pool)))
       yield* settle
       assert.deepStrictEqual(
@@ -85,8 +87,8 @@ describe("dispatch", () => {
 
   it.effect("waits in order when every worker has its fill, and never overfills one", () =>
     Effect.gen(function* () {
-      const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 2, acquire })
+      const { acquire, stubs } = harness({ room: 2 })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
       const order: Array<number> = []
       yield* Effect.forEach(Array.from({ length: 6 }), (_, n) =>
         Effect.forkChild(
@@ -108,8 +110,8 @@ describe("dispatch", () => {
 
   it.effect("gives the place of an interrupted waiter to the next", () =>
     Effect.gen(function* () {
-      const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       const second = yield* Effect.forkChild(callOn(pool))
@@ -127,10 +129,9 @@ describe("dispatch", () => {
 
   it.effect("refuses what is beyond the queue when asked to", () =>
     Effect.gen(function* () {
-      const { acquire } = harness()
+      const { acquire } = harness({ room: 1 })
       const pool = yield* WorkerPool.make({
         size: 1,
-        maxOpenCalls: 1,
         acquire,
         queue: { capacity: 1, whenFull: "reject" }
       })
@@ -143,11 +144,11 @@ describe("dispatch", () => {
     })
   )
 
-  for (let operations = 1; operations <= 24; operations++) {
+  for (let operations = 2; operations <= 24; operations++) {
     it.effect(`loses no place when a waiter is interrupted after ${operations} operations`, () =>
       Effect.gen(function* () {
-        const { acquire, stubs } = harness()
-        const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+        const { acquire, stubs } = harness({ room: 1 })
+        const pool = yield* WorkerPool.make({ size: 1, acquire })
         const eager = Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
         yield* Effect.forkChild(callOn(pool))
         yield* settle
@@ -166,11 +167,26 @@ describe("dispatch", () => {
   }
 })
 
+describe("calls of asynchronous handlers", () => {
+  it.effect("do not wait behind synchronous ones", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 0 })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      assert.strictEqual(stubs[0]!.open, 0)
+      yield* Effect.forkChild(pool.use("async", (connection) => connection.call(request)))
+      yield* settle
+      assert.strictEqual(stubs[0]!.open, 1)
+    })
+  )
+})
+
 describe("a worker that leaves", () => {
   it.effect("is replaced before it has finished what it has, and takes nothing new", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 10, acquire })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
       const old = yield* Effect.forkChild(callOn(pool))
       yield* settle
       stubs[0]!.leave()
@@ -196,7 +212,7 @@ describe("a worker that leaves", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const scope = yield* Scope.make()
-      yield* Scope.provide(WorkerPool.make({ size: 1, maxOpenCalls: 10, acquire }), scope)
+      yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
       stubs[0]!.leave()
       yield* settle
       yield* Scope.close(scope, Exit.void)
@@ -216,7 +232,7 @@ describe("the start", () => {
       const { acquire, stubs } = harness({
         startWith: () => (++starts === 2 ? Effect.fail(error) : Effect.void)
       })
-      const failure = yield* Effect.flip(Effect.scoped(WorkerPool.make({ size: 2, maxOpenCalls: 1, acquire })))
+      const failure = yield* Effect.flip(Effect.scoped(WorkerPool.make({ size: 2, acquire })))
       assert.strictEqual(failure.reason._tag, "StartFailed")
       assert.deepStrictEqual(
         stubs.map((stub) => stub.released),
@@ -231,7 +247,7 @@ describe("supervision", () => {
   it.effect("starts a worker again after a pause, and waiting calls wait for it", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
       stubs[0]!.die()
       yield* settle
       assert.isTrue(stubs[0]!.released)
@@ -249,7 +265,7 @@ describe("supervision", () => {
   it.effect("gives up when the budget is used up: waiting and new calls fail with the last exits", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart: { max: 2 } })
+      const pool = yield* WorkerPool.make({ size: 1, acquire, restart: { max: 2 } })
       for (let n = 0; n < 2; n++) {
         stubs.at(-1)!.die()
         yield* TestClock.adjust("1 second")
@@ -273,7 +289,7 @@ describe("supervision", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const restart = { max: 0, window: Duration.infinity }
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart })
+      const pool = yield* WorkerPool.make({ size: 1, acquire, restart })
       stubs[0]!.die()
       yield* settle
       assert.strictEqual((yield* Effect.flip(callOn(pool))).reason._tag, "RestartLimit")
@@ -288,7 +304,7 @@ describe("supervision", () => {
       })
       yield* Effect.provide(
         Effect.gen(function* () {
-          yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+          yield* WorkerPool.make({ size: 1, acquire })
           stubs[0]!.die()
           yield* TestClock.adjust("1 second")
           assert.strictEqual(stubs.length, 2)
@@ -304,7 +320,7 @@ describe("supervision", () => {
       const { acquire, stubs } = harness({
         startWith: () => (++starts === 2 ? Effect.die(new Error("a bug")) : Effect.void)
       })
-      const pool = yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: 1, acquire })
       stubs[0]!.die()
       const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
       yield* TestClock.adjust("1 second")
@@ -317,7 +333,7 @@ describe("supervision", () => {
   it.effect("forgives what lies outside of the window", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      yield* WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire, restart: { max: 1, window: "10 seconds" } })
+      yield* WorkerPool.make({ size: 1, acquire, restart: { max: 1, window: "10 seconds" } })
       for (let n = 0; n < 6; n++) {
         stubs.at(-1)!.die()
         yield* TestClock.adjust("11 seconds")
@@ -330,9 +346,9 @@ describe("supervision", () => {
 describe("closing", () => {
   it.effect("fails waiting calls with Closed and releases every worker", () =>
     Effect.gen(function* () {
-      const { acquire, stubs } = harness()
+      const { acquire, stubs } = harness({ room: 0 })
       const scope = yield* Scope.make()
-      const pool = yield* Scope.provide(WorkerPool.make({ size: 2, maxOpenCalls: 0, acquire }), scope)
+      const pool = yield* Scope.provide(WorkerPool.make({ size: 2, acquire }), scope)
       const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
       yield* settle
       yield* Scope.close(scope, Exit.void)
@@ -350,7 +366,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const scope = yield* Scope.make()
-      yield* Scope.provide(WorkerPool.make({ size: 1, maxOpenCalls: 1, acquire }), scope)
+      yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
       stubs[0]!.die()
       yield* settle
       yield* Scope.close(scope, Exit.void)

@@ -30,7 +30,7 @@ const answering = (answers: ReadonlyArray<Answer>) => {
         return answers[Math.min(requests.length, answers.length) - 1]!
       })
   }
-  const use: WorkerPool["use"] = (call) => call(stub as Connection.Connection)
+  const use: WorkerPool["use"] = (_method, call) => call(stub as Connection.Connection)
   return { requests, call: makeCall(use, undefined) }
 }
 

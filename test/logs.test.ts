@@ -29,7 +29,7 @@ describe("log records", () => {
       const records: Array<Logs.LogRecord> = []
       yield* within(
         (record) => Effect.sync(() => records.push(record)),
-        (logs) => Effect.sync(() => [1, 2, 3].forEach((n) => logs.record(1, log(`${n}`))))
+        (logs) => Effect.forEach([1, 2, 3], (n) => Effect.sync(() => logs.record(1, log(`${n}`))), { discard: true })
       )
       assert.deepStrictEqual(
         records.map(({ file, message }) => [file, message]),
@@ -55,7 +55,7 @@ describe("log records", () => {
       yield* within(
         (record) =>
           record.message === "2" ? Effect.die(new Error("no")) : Effect.sync(() => void seen.push(record.message)),
-        (logs) => Effect.sync(() => [1, 2, 3].forEach((n) => logs.record(1, log(`${n}`))))
+        (logs) => Effect.forEach([1, 2, 3], (n) => Effect.sync(() => logs.record(1, log(`${n}`))), { discard: true })
       )
       assert.deepStrictEqual(seen, ["1", "3"])
     })

@@ -19,7 +19,7 @@ const maxAttempts = 3
 export const makeCall = (use: WorkerPool["use"], callTimeout: Duration.Input | undefined): Runtime["call"] => {
   const send = (request: Request, idempotent: boolean, attempt: number): Effect.Effect<Envelope.Frame, SynapseError> =>
     Effect.matchEffect(
-      use((connection) => connection.call(request)),
+      use(request.method, (connection) => connection.call(request)),
       {
         onFailure: (error) =>
           maySendAgain(error, idempotent, attempt) ? send(request, idempotent, attempt + 1) : Effect.fail(error),
