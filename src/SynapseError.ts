@@ -379,7 +379,7 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/Me
     const names = this.nearest.map((name) => `\`${name}\``).join(", ")
     return (
       `The module has no handler \`${this.method}\`.` +
-      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` Did you mean ${names}?`)
+      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` The nearest: ${names}.`)
     )
   }
   get isRetryable(): boolean {

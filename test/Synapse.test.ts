@@ -471,6 +471,13 @@ describe("a layer that cannot be built", () => {
     })
   )
 
+  it.effect("names a directory that is a file", () =>
+    Effect.gen(function* () {
+      const directory = join(modules.python.directory, "main.py")
+      assert.strictEqual((yield* reasonOf(build({ directory }), "ModuleNotFound")).what, "directory")
+    })
+  )
+
   it.effect("names a missing entrypoint, and one that is no module or leads outside", () =>
     Effect.gen(function* () {
       for (const entrypoint of ["nope", "../python/main", "-c", "a\0b", "/etc/passwd"]) {
@@ -488,6 +495,10 @@ describe("a layer that cannot be built", () => {
         ["maxFrameSize", { maxFrameSize: 1 }],
         ["restart.max", { restart: { max: -1 } }],
         ["queue.capacity", { queue: { capacity: Number.NaN } }],
+        ["queue.whenFull", { queue: { whenFull: "explode" as never } }],
+        ["environment.mode", { environment: "conda" as never }],
+        ["python", { python: 3.11 as never }],
+        ["directory", { directory: "" }],
         ["callTimeout", { callTimeout: "soon" as never }]
       ]
       for (const [name, options] of wrong) {

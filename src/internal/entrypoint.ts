@@ -24,8 +24,9 @@ export const resolveEntrypoint = Effect.fnUntraced(function* (
     return yield* fail(entrypoint, `name a module of the directory, such as "main" or "package.module"`)
   }
   const root = yield* Effect.orElseSucceed(fs.realPath(directory), () => undefined)
-  // A missing directory is the environment's to report.
-  if (root === undefined) return name
+  const info = yield* Effect.orElseSucceed(fs.stat(directory), () => undefined)
+  // A directory that is missing, or is none, is the environment's to report.
+  if (root === undefined || info?.type !== "Directory") return name
   const base = path.join(root, ...name.split("."))
   for (const candidate of [`${base}.py`, path.join(base, "__init__.py")]) {
     const file = yield* Effect.orElseSucceed(fs.realPath(candidate), () => undefined)

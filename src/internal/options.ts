@@ -1,12 +1,13 @@
 /** Options that cannot work are refused by name, before anything is started with them. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { EnvironmentSettings } from "../PythonEnvironment.ts"
 import type { SynapseOptions } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 
 const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => number | undefined, number, number]> = [
-  ["workers", ({ workers }) => workers, 1, 1024],
-  ["concurrency", ({ concurrency }) => concurrency, 1, 1024],
+  ["workers", ({ workers }) => workers, 1, 256],
+  ["concurrency", ({ concurrency }) => concurrency, 1, 256],
   ["maxFrameSize", ({ maxFrameSize }) => maxFrameSize, 4096, 2 ** 31 - 1],
   ["queue.capacity", ({ queue }) => queue?.capacity, 0, Number.MAX_SAFE_INTEGER],
   ["restart.max", ({ restart }) => restart?.max, 0, Number.MAX_SAFE_INTEGER]
@@ -20,6 +21,21 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
   ["restart.backoff", ({ restart }) => restart?.backoff]
 ]
 
+const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<string>]> = [
+  ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
+  ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
+  ["environment.installer", ({ environment }) => settings(environment)?.installer, ["auto", "uv", "pip"]]
+]
+
+const settings = (environment: SynapseOptions["environment"]): EnvironmentSettings | undefined =>
+  typeof environment === "string" ? { mode: environment } : environment
+
+const texts: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown]> = [
+  ["directory", ({ directory }) => directory],
+  ["entrypoint", ({ entrypoint }) => entrypoint ?? "main"],
+  ["python", ({ python }) => python ?? "python3"]
+]
+
 const isDuration = (input: Duration.Input): boolean => {
   try {
     return Duration.toMillis(input) >= 0
@@ -29,10 +45,20 @@ const isDuration = (input: Duration.Input): boolean => {
 }
 
 const wrongOption = (options: SynapseOptions): string | undefined => {
+  for (const [name, get] of texts) {
+    const value = get(options)
+    if (typeof value === "string" && value.trim() !== "") continue
+    return `The option \`${name}\` is ${JSON.stringify(value)}, not a text`
+  }
   for (const [name, get, least, most] of integers) {
     const value = get(options)
     if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) continue
     return `The option \`${name}\` is ${value}, not a whole number from ${least} to ${most}`
+  }
+  for (const [name, get, allowed] of choices) {
+    const value = get(options)
+    if (value === undefined || (typeof value === "string" && allowed.includes(value))) continue
+    return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
   }
   for (const [name, get] of durations) {
     const value = get(options)
