@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from wire import (
+    CANCEL,
     CREDIT,
     DIE,
     FAIL,
@@ -14,6 +16,7 @@ from wire import (
     PING,
     PONG,
     REQUEST,
+    SHUTDOWN,
     SUCCESS,
     Worker,
     encode,
@@ -408,6 +411,159 @@ def test_answers_that_are_ready_do_not_wait_for_a_blocked_handler(start: Start, 
     gate.wait()
     gate.open()
     assert worker.receive().id == 2
+
+
+@pytest.mark.parametrize("beside", ["", "@synapse.handler\n    def beside(): pass"])
+def test_answers_that_are_ready_do_not_wait_for_a_blocked_loop(
+    start: Start, gate: Gate, beside: str
+) -> None:
+    worker = start(
+        f"""
+    import asyncio, os
+    import synapse
+
+    @synapse.handler
+    async def main(together):
+        # All but the last end in the turn of the loop in which the last one blocks it.
+        everyone.append(None)
+        if len(everyone) == together:
+            everyone.clear()
+            asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, block)
+            release.set()
+            release.clear()
+        else:
+            await release.wait()
+
+    def block():
+        with open(os.environ["BEGUN"], "w"):
+            pass
+        with open(os.environ["LET_GO"]):
+            pass
+
+    @synapse.handler
+    async def hold():
+        block()
+
+    everyone = []
+    release = asyncio.Event()
+    {beside}
+        """,
+        env=gate.env,
+    )
+    # From here on the follower may be the one that reads.
+    held = worker.request("hold")
+    gate.wait()
+    worker.ping()
+    gate.open()
+    assert worker.receive().id == held
+    for _ in range(3):
+        ids = {worker.request("main", 3) for _ in range(3)}
+        gate.wait()
+        assert {worker.receive().id for _ in range(3)} == ids
+        gate.open()
+
+
+KINDS = {
+    "on the loop": ("async ", "", 1),
+    "on the main thread": ("", "", 1),
+    "in threads": ("", "", 4),
+    "on a loop in a thread": ("async ", "@synapse.handler\n    def beside(): pass", 1),
+    "on a loop beside threads": ("async ", "@synapse.handler\n    def beside(): pass", 4),
+}
+
+REFUSING = """
+    import os
+    import synapse
+
+    @synapse.handler
+    {kind}def main():
+        with open(os.environ["BEGUN"], "w"):
+            pass
+        with open(os.environ["LET_GO"]):
+            pass
+
+    @synapse.handler
+    {kind}def many():
+        yield 1
+
+    {beside}
+"""
+
+
+@pytest.mark.parametrize(("kind", "beside", "concurrency"), KINDS.values(), ids=KINDS.keys())
+def test_what_is_refused_is_refused_at_once(
+    start: Start, gate: Gate, kind: str, beside: str, concurrency: int
+) -> None:
+    worker = start(
+        REFUSING.format(kind=kind, beside=beside),
+        env=gate.env,
+        welcome={"concurrency": concurrency, "maxOpenCalls": 1},
+    )
+    assert worker.call("nobody").meta["reason"] == "MethodNotFound"
+    assert worker.call("many").meta["reason"] == "EncodeFailed"
+    # A thread might start it before it is cancelled.
+    if concurrency == 1:
+        worker.send(frame(REQUEST, 7, b"", encode({"method": "main"})) + frame(CANCEL, 7))
+        assert worker.receive()[:2] == (INTERRUPTED, 7)
+    running = worker.request("main")
+    gate.wait()
+    assert worker.call("main").meta["reason"] == "Overloaded"
+    worker.send(frame(SHUTDOWN, 0, encode(30_000)))
+    assert worker.call("main").meta["reason"] == "Closed"
+    gate.open()
+    assert worker.receive().id == running
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize(("kind", "beside", "concurrency"), KINDS.values(), ids=KINDS.keys())
+def test_what_comes_with_the_welcome_is_refused_at_once(
+    launch: Start, tmp_path: Path, kind: str, beside: str, concurrency: int
+) -> None:
+    from wire import write
+
+    write(tmp_path, REFUSING.format(kind=kind, beside=beside))
+    worker = launch()
+    worker.request("nobody")
+    worker.receive()
+    worker.send_welcome(concurrency=concurrency)
+    assert worker.receive().meta["reason"] == "MethodNotFound"
+
+
+def test_a_start_that_takes_long_is_not_overtaken(start: Start) -> None:
+    worker = start("""
+        import threading, time
+        import synapse
+        from synapse import _follower
+
+        class SlowStart(threading.Thread):
+            def start(self):
+                super().start()
+                if self.name == "synapse-follower":
+                    time.sleep(0.1)
+
+        _follower.threading = type("threading", (), {"Thread": SlowStart})
+
+        @synapse.handler
+        def main():
+            return 1
+    """)
+    assert worker.value("main") == 1
+
+
+def test_shutdown_waits_for_an_answer_that_is_being_written(start: Start) -> None:
+    worker = start("""
+        import synapse
+
+        @synapse.handler
+        def main():
+            return b"x" * 15_000_000
+    """)
+    worker.request("main")
+    worker.send(frame(SHUTDOWN, 0, encode(30_000)))
+    # It is still writing when it has nothing else to do.
+    time.sleep(0.3)
+    assert len(worker.receive().payload) == 15_000_000
+    assert worker.wait() == 0
 
 
 def test_a_slow_handler_hands_its_calls_over_many_times(start: Start, gate: Gate) -> None:

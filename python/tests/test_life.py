@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -164,6 +166,149 @@ def test_the_end_of_the_channel_ends_a_worker_whose_handler_runs(start: Start, b
     begun.open().close()
     worker.socket.close()
     assert worker.wait() == 75
+
+
+CHILDREN = """
+    import multiprocessing, os, signal, subprocess, sys, time
+    import synapse
+
+    def daemon():
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.write(write, str(os.getpid()).encode())
+                os.close(write)
+                time.sleep(600)
+            os._exit(0)
+        return int(os.read(read, 32))
+
+    @synapse.handler
+    def children():
+        fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        fork.start()
+        return [
+            subprocess.Popen(["sleep", "600"]).pid,
+            subprocess.Popen(["sleep", "600"], start_new_session=True).pid,
+            subprocess.Popen(["sleep", "600"], start_new_session=True, env={}).pid,
+            fork.pid,
+            daemon(),
+        ]
+
+    @synapse.handler
+    def main():
+        with open(os.environ["BEGUN"], "w"):
+            pass
+        time.sleep(600)
+"""
+
+
+@linux
+@pytest.mark.parametrize("doing", ["idle", "sleeping"])
+def test_what_a_worker_started_dies_with_the_host(tmp_path: Path, begun: Path, doing: str) -> None:
+    write(tmp_path, CHILDREN)
+    host = textwrap.dedent(f"""
+        import json, os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import wire
+        from pathlib import Path
+        worker = wire.Worker(Path({str(tmp_path)!r}), env={{"BEGUN": {str(begun)!r},
+            "SYNAPSE_WORKER_ID": {str(tmp_path)!r}, "SYNAPSE_PPID": str(os.getpid()),
+            "SYNAPSE_PDEATHSIG": "0"}})
+        worker.welcome()
+        pids = worker.value("children")
+        if {doing!r} == "sleeping":
+            worker.request("main")
+        print(json.dumps([worker.process.pid, *pids]), flush=True)
+        os.read(0, 1)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", host], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pids = json.loads(process.stdout.readline())
+    try:
+        if doing == "sleeping":
+            begun.open().close()
+        assert all(map(is_alive, pids))
+        process.kill()
+        process.communicate()
+        assert [pid for pid in pids if not wait_gone(pid)] == []
+    finally:
+        kill_all(pids)
+
+
+@linux
+def test_a_host_with_threads_takes_the_group_along(tmp_path: Path) -> None:
+    """The thread that started the worker ends first, and its process lets go of its files last."""
+    write(tmp_path, CHILDREN)
+    host = textwrap.dedent(f"""
+        import json, os, sys, threading, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import wire
+        from pathlib import Path
+        worker = wire.Worker(Path({str(tmp_path)!r}), lifeline=True)
+        worker.welcome()
+        for _ in range(50):
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        print(json.dumps([worker.process.pid, *worker.value("children")]), flush=True)
+        os.read(0, 1)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", host], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pids = json.loads(process.stdout.readline())
+    worker, same_group, _, _, forked, _ = pids
+    try:
+        process.kill()
+        process.communicate()
+        assert [pid for pid in (worker, same_group, forked) if not wait_gone(pid)] == []
+    finally:
+        kill_all(pids)
+
+
+@linux
+def test_the_end_of_the_channel_ends_what_the_worker_started(start: Start, tmp_path: Path) -> None:
+    worker = start(CHILDREN, env={"SYNAPSE_WORKER_ID": str(tmp_path)})
+    bystander = subprocess.Popen(
+        ["sleep", "600"], env={**os.environ, "SYNAPSE_WORKER_ID": f"{tmp_path}/2"}
+    )
+    pids = worker.value("children")
+    try:
+        worker.socket.close()
+        assert worker.wait() == 75
+        assert [pid for pid in pids if not wait_gone(pid)] == []
+        assert bystander.poll() is None
+    finally:
+        kill_all(pids)
+        bystander.kill()
+        bystander.wait()
+
+
+@linux
+def test_a_forked_child_that_serves_on_leaves_alone(start: Start, tmp_path: Path) -> None:
+    worker = start(
+        """
+        import os
+        import synapse
+
+        @synapse.handler
+        def main():
+            child = os.fork()
+            if child:
+                os.waitpid(child, 0)
+            return 1
+        """,
+        env={"SYNAPSE_WORKER_ID": str(tmp_path)},
+    )
+    assert [worker.value("main") for _ in range(2)] == [1, 1]
+
+
+def kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_forked_children_do_not_keep_the_channel_open(start: Start) -> None:

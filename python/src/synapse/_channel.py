@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from synapse._frames import Buffer, Frame, FrameReader, Outgoing
-from synapse._life import EXIT_HOST_GONE, leave_at_once
+from synapse._life import leave_orphaned
 
 # Pieces from this size on are written as they are, smaller ones are joined into one write.
 _LARGE: Final = 64 * 1024
@@ -35,7 +35,7 @@ class Channel:
         self._outgoing: deque[Outgoing] = deque()
         self._writing = threading.Lock()
         self.reading = threading.Lock()
-        self.on_host_gone: Callable[[], None] = lambda: leave_at_once(EXIT_HOST_GONE)
+        self.on_host_gone: Callable[[], None] = leave_orphaned
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -71,7 +71,7 @@ class Channel:
             frames = None
         if frames is None:
             self.on_host_gone()
-            leave_at_once(EXIT_HOST_GONE)
+            leave_orphaned()
         return frames
 
     def _receive(self, into: memoryview) -> int:
@@ -100,9 +100,15 @@ class Channel:
             try:
                 self._write_queued(outgoing)
             except OSError:
-                leave_at_once(EXIT_HOST_GONE)
+                leave_orphaned()
             finally:
                 writing.release()
+
+    def finish(self, seconds: float) -> None:
+        """Write all that is queued, and wait for as long for another thread that is at it."""
+        if self._writing.acquire(timeout=seconds):
+            self._writing.release()
+        self.flush()
 
     def _write_queued(self, outgoing: deque[Outgoing]) -> None:
         pieces: list[Buffer] = []

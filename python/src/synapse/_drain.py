@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 _LINGER_SECONDS: Final = 1.0
 # How long tasks have to end after they were cancelled.
 _CANCELLING_SECONDS: Final = 0.1
+# How long the last answers have to leave, at least.
+_WRITING_SECONDS: Final = 1.0
 
 
 class Drain:
     """Knows whether the worker is leaving, and leaves when it may."""
 
-    __slots__ = ("_finished", "_shutting_down", "_worker", "begun")
+    __slots__ = ("_deadline", "_finished", "_shutting_down", "_worker", "begun")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._finished = threading.Event()
         self._shutting_down = False
+        self._deadline = 0.0
         self.begun = False
 
     def finished(self) -> None:
@@ -62,7 +65,7 @@ class Drain:
 
     def _shut_down(self, grace: float) -> None:
         worker = self._worker
-        deadline = time.monotonic() + grace
+        deadline = self._deadline = time.monotonic() + grace
         # The answer that ended the drain may not have been the last thing to happen: look at the
         # table itself.
         while worker.open_calls and time.monotonic() < deadline:
@@ -76,11 +79,11 @@ class Drain:
     def _leave(self) -> None:
         worker = self._worker
         worker.end_output()
-        worker.channel.flush()
+        worker.channel.finish(max(_WRITING_SECONDS, self._deadline - time.monotonic()))
         _life.end(0)
 
     def on_host_gone(self) -> None:
         """The end of the channel: expected when this worker is leaving and owes no answer."""
         if self.begun and not self._worker.open_calls:
-            _life.end(0)
-        _life.leave_at_once(_life.EXIT_HOST_GONE)
+            _life.end(0, orphaned=True)
+        _life.leave_orphaned()

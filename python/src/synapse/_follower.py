@@ -48,14 +48,17 @@ class Follower:
     __slots__ = ("_follow", "_on_idle", "_pace")
 
     def __init__(
-        self, pace: Pace, follow: Callable[[int], None], on_idle: Callable[[], None]
+        self,
+        pace: Pace,
+        follow: Callable[[int], None],
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._pace = pace
         self._follow = follow
         self._on_idle = on_idle
 
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="synapse-follower", daemon=True).start()
+    def start(self, name: str) -> None:
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
         pace = self._pace

@@ -4,6 +4,7 @@ otherwise.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import os
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
+
+from synapse import _descendants
 
 EXIT_HOST_GONE: Final = 75
 EXIT_PROTOCOL_BROKEN: Final = 76
@@ -31,6 +34,26 @@ _ENDING_SECONDS: Final = 1.0
 def leave_at_once(code: int) -> NoReturn:
     """End the process without running anything else."""
     os._exit(code)
+
+
+# A forked child that comes to an end must not take its parent and siblings along.
+_pid: Final = os.getpid()
+_worker_id: Final = os.environ.get("SYNAPSE_WORKER_ID", "")
+
+
+def leave_orphaned() -> NoReturn:
+    """End the process and what it started, which nobody else will: the host is gone."""
+    if os.getpid() == _pid and not _end_descendants():
+        _descendants.end_group()
+    os._exit(EXIT_HOST_GONE)
+
+
+def _end_descendants() -> bool:
+    with contextlib.suppress(BaseException):
+        # Threads that are busy in Python must not hold this up, nor may the kernel.
+        sys.setswitchinterval(1e-6)
+        _thread.start_new_thread(_leave_after, (_ENDING_SECONDS, EXIT_HOST_GONE))
+    return _descendants.end(_worker_id)
 
 
 def claim_descriptors() -> None:
@@ -79,8 +102,9 @@ def tie_to_host() -> None:
     host_pid = _host_pid(os.environ.pop("SYNAPSE_PPID", ""))
     wants_signal = os.environ.pop("SYNAPSE_PDEATHSIG", "") != "0"
     if sys.platform == "linux":
-        _hold_lifeline()
-        if wants_signal:
+        if not _hold_lifeline() and wants_signal:
+            # It ends this process alone, and before the lifeline could end the whole group: the
+            # thread that started us goes before its process lets go of its files.
             _ask_for_death_signal()
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
             if int(file.read()) < _OOM_SCORE:
@@ -94,9 +118,9 @@ def _host_pid(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _hold_lifeline() -> None:
+def _hold_lifeline() -> bool:
     if not _is_stream(LIFELINE_FD):
-        return
+        return False
     import fcntl
     import signal
 
@@ -104,13 +128,16 @@ def _hold_lifeline() -> None:
     # The whole group gets it, but only a group that is ours: started inside another one, we must
     # not take that with us.
     leads = os.getpgrp() == os.getpid()
+    holds = False
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(LIFELINE_FD, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
         fcntl.fcntl(LIFELINE_FD, fcntl.F_SETOWN, -os.getpgrp() if leads else os.getpid())
         flags = fcntl.fcntl(LIFELINE_FD, fcntl.F_GETFL)
         fcntl.fcntl(LIFELINE_FD, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+        holds = True
     if _hung_up(LIFELINE_FD):
-        leave_at_once(EXIT_HOST_GONE)
+        leave_orphaned()
+    return holds
 
 
 def _ask_for_death_signal() -> None:
@@ -171,7 +198,6 @@ def _is_open(fd: int) -> bool:
 
 def on_terminate(leave: Callable[[], None]) -> None:
     """SIGTERM calls `leave`, in a thread of its own."""
-    import _thread
     import signal
 
     def start(_number: int, _frame: Any) -> None:
@@ -182,9 +208,14 @@ def on_terminate(leave: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, start)
 
 
-def end(code: int) -> NoReturn:
-    """Flush, run the functions registered with `atexit`, and leave, all within a limit of time."""
-    threading.Thread(target=_leave_after, args=(_ENDING_SECONDS, code), daemon=True).start()
+def end(code: int, *, orphaned: bool = False) -> NoReturn:
+    """Flush, run the functions registered with `atexit`, and leave, all within a limit of time.
+
+    With `orphaned`, what this process started ends with it.
+    """
+    threading.Thread(
+        target=_leave_after, args=(_ENDING_SECONDS, code, orphaned), daemon=True
+    ).start()
     try:
         import atexit
 
@@ -198,9 +229,13 @@ def end(code: int) -> NoReturn:
         _cstdio.flush_all()
     except BaseException:
         pass
+    if orphaned and os.getpid() == _pid:
+        _end_descendants()
     os._exit(code)
 
 
-def _leave_after(seconds: float, code: int) -> None:
+def _leave_after(seconds: float, code: int, orphaned: bool = False) -> None:
     time.sleep(seconds)
+    if orphaned:
+        _end_descendants()
     os._exit(code)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from synapse._calls import Call
 from synapse._codec import DecodeIssue
 from synapse._context import current_call
-from synapse._follower import Pace
+from synapse._follower import Follower, Pace
 from synapse._frames import Outgoing
 
 if TYPE_CHECKING:
@@ -42,15 +42,17 @@ class TaskRunner:
     in its thread.
     """
 
-    def __init__(self, worker: Worker, pace: Pace | None) -> None:
+    def __init__(self, worker: Worker, pace: Pace) -> None:
         self._worker = worker
-        selector = None if pace is None else _WatchedSelector(pace)
-        self.loop = asyncio.SelectorEventLoop(selector)
+        self._pace = pace
+        self.loop = asyncio.SelectorEventLoop(_WatchedSelector(pace))
         self._thread: int | None = None
         self._flushing = False
 
     def start_thread(self) -> None:
         """Run the loop in a daemon thread, beside synchronous handlers."""
+        # Answers that are ready do not wait for a handler that holds up the loop.
+        Follower(self._pace, lambda _turn: self._worker.channel.flush()).start("synapse-flusher")
         threading.Thread(target=self.run, name="synapse-loop", daemon=True).start()
 
     def run(self) -> None:
@@ -140,7 +142,10 @@ class TaskRunner:
             self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if not self._flushing:
+        if self._worker.following:
+            # Nobody would flush if the loop were held up before its next turn.
+            self._worker.channel.flush()
+        elif not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 

@@ -59,7 +59,7 @@ class Worker:
         self._ready: deque[Call] = deque()
         self._cancelling = threading.Lock()
         self._pace = Pace()
-        self._following = False
+        self.following = False
         self._main_waits = False
         self._pool: Pool | None = None
         self._tasks: TaskRunner | None = None
@@ -129,26 +129,30 @@ class Worker:
         if any(handler.is_async for handler in self._handlers.values()):
             from synapse._loop import TaskRunner
 
-            self._tasks = TaskRunner(self, None if synchronous else self._pace)
+            self._tasks = TaskRunner(self, Pace() if synchronous else self._pace)
             if synchronous:
                 self._tasks.start_thread()
         if synchronous and settings.concurrency > 1:
             from synapse._pool import Pool
 
             self._pool = Pool(settings.concurrency, self._run_in_pool)
-        Follower(self._pace, self._follow, self._output.flush_c).start()
 
     # Reading
 
+    def _begin(self, early: list[Frame]) -> None:
+        """Deal with what came with the `Welcome`, before there is a follower that might read."""
+        self._submit(self._handle(early))
+        self.channel.flush()
+        Follower(self._pace, self._follow, self._output.flush_c).start("synapse-follower")
+
     def _serve_on_main(self, early: list[Frame]) -> None:
         channel, ready, pace = self.channel, self._ready, self._pace
-        with channel.reading:
-            self._submit(self._handle(early))
+        self._begin(early)
         run = self._run
         while True:
             while ready:
                 run(ready.popleft())
-                if self._following:
+                if self.following:
                     # Otherwise what is ready leaves in one write, at the end of the batch.
                     channel.flush()
             channel.flush()
@@ -168,8 +172,7 @@ class Worker:
             self._main_waits = False
 
     def _serve_on_loop(self, tasks: TaskRunner, early: list[Frame]) -> None:
-        with self.channel.reading:
-            self._submit(self._handle(early))
+        self._begin(early)
         tasks.read_when_ready(self.channel.fileno(), self._read_on_loop)
         tasks.run()
 
@@ -182,6 +185,8 @@ class Worker:
             calls = self._handle(self.channel.read_arrived())
         except ProtocolBroken as error:
             self._leave_broken(error)
+        except BaseException:
+            _leave_faulty()
         finally:
             reading.release()
         self._submit(calls)
@@ -192,7 +197,7 @@ class Worker:
         channel, pace = self.channel, self._pace
         if not channel.reading.acquire(blocking=False):
             return
-        self._following = True
+        self.following = True
         try:
             channel.flush()
             while pace.turn == turn and not self._main_waits:
@@ -203,7 +208,7 @@ class Worker:
         except BaseException:
             _leave_faulty()
         finally:
-            self._following = False
+            self.following = False
             channel.reading.release()
 
     def _handle(self, frames: list[Frame]) -> list[Call]:
