@@ -9,6 +9,7 @@ import typing
 import uuid
 from typing import Any
 
+import annotated_types
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -390,3 +391,55 @@ def test_malformed_bytes_are_a_decode_issue(codec: Codec) -> None:
 
     with pytest.raises(DecodeIssue):
         binder(f, "f", codec)(b"\xc1")
+
+
+@dataclasses.dataclass
+class Limited:
+    n: pydantic.PositiveInt
+    inner: Limited | None = None
+
+
+class LimitedModel(pydantic.BaseModel):
+    n: pydantic.PositiveInt
+
+
+UNCHECKED = [
+    pydantic.PositiveInt,
+    typing.Annotated[int, pydantic.Field(gt=5)],
+    typing.Annotated[int, annotated_types.Lt(5)],
+    typing.Annotated[str, pydantic.StringConstraints(min_length=1)],
+    typing.Annotated[int, msgspec.Meta(gt=0), annotated_types.Lt(5)],
+    list[pydantic.PositiveInt],
+    typing.Optional[pydantic.PositiveInt],
+    Limited,
+    dict[str, Limited],
+]
+
+
+@pytest.mark.parametrize("kind", UNCHECKED, ids=range(len(UNCHECKED)))
+@pytest.mark.parametrize("more", [False, True])
+def test_constraints_that_nobody_would_check_are_refused_before_any_call(
+    codec: Codec, kind: Any, more: bool
+) -> None:
+    def one(n: Any) -> None: ...
+
+    def two(n: Any, other: int) -> None: ...
+
+    function = two if more else one
+    function.__annotations__["n"] = kind
+    with pytest.raises(TypeError, match=r"parameter `n`: the constraint .* use msgspec\.Meta, or"):
+        binder(function, "f", codec)
+
+
+def test_constraints_in_models_and_of_msgspec_are_checked(codec: Codec) -> None:
+    def f(
+        model: LimitedModel,
+        items: list[typing.Annotated[int, msgspec.Meta(lt=5)]],
+        described: typing.Annotated[int, pydantic.Field(description="a number")],
+    ) -> Any:
+        return model.n, items, described
+
+    sent = {"model": {"n": 1}, "items": [4], "described": 3}
+    assert bind(codec, f, sent) == (1, [4], 3)
+    assert refusal(codec, f, {**sent, "model": {"n": 0}})[0].startswith("$.model")
+    assert refusal(codec, f, {**sent, "items": [4, 5]}) == ("$.items[1]", "Expected `int` <= 4")

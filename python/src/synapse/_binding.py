@@ -12,6 +12,7 @@ from inspect import Parameter
 from typing import Any, Final
 
 from synapse._codec import Codec, DecodeIssue, MsgspecCodec, apply
+from synapse._constraints import refuse_unchecked
 from synapse._convert import Converter, converter, wire_name
 from synapse._encode import key_path
 
@@ -30,6 +31,11 @@ def binder(function: Callable[..., Any], name: str, codec: Codec) -> Bind:
     """
     parameters = list(inspect.signature(function).parameters.values())
     hints = _hints(function, name)
+    for parameter, annotation in hints.items():
+        try:
+            refuse_unchecked(annotation)
+        except TypeError as error:
+            raise TypeError(f"handler `{name}`: parameter `{parameter}`: {error}") from None
     try:
         if not parameters:
             return _bind_nothing(codec)
