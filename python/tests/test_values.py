@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import array
 import collections
+import collections.abc as abc
 import contextlib
 import dataclasses
 import datetime as dt
@@ -413,3 +414,97 @@ def test_the_best_codec_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch)
 def test_integers_take_the_least_room() -> None:
     for value, size in [(127, 1), (128, 2), (256, 3), (65536, 5), (2**32, 9), (-32, 1), (-33, 2)]:
         assert len(_msgpack.encode(value)) == size == len(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize("flaw", ["no attribute", "raises", "lies"])
+def test_a_codec_that_does_not_work_is_passed_over_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, flaw: str
+) -> None:
+    import sys
+    import types
+
+    sources = {
+        "no attribute": "",
+        "raises": "raise RuntimeError('built for another interpreter')",
+        "lies": "class msgpack:\n  class Encoder:\n    def __init__(self, **_): pass\n"
+        "    def encode(self, _): return b''\n"
+        "  class Decoder:\n    def __init__(self, **_): pass\n"
+        "    def decode(self, _): return None\n",
+    }
+    (tmp_path / "msgspec.py").write_text(sources[flaw])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "msgspec")
+    broken: list[str] = []
+    assert _codec.choose(broken=broken).name == "msgpack"
+    assert len(broken) == 1 and "`msgspec` is installed and does not work" in broken[0]
+    monkeypatch.setitem(sys.modules, "msgpack", types.ModuleType("msgpack"))
+    broken = []
+    assert _codec.choose(broken=broken).name == "python"
+    assert len(broken) == 2
+
+
+class NotATime(dt.datetime):
+    def utcoffset(self) -> Any:
+        raise ValueError("NotATime does not support utcoffset")
+
+
+class Evil:
+    def __getattr__(self, name: str) -> Any:
+        raise OSError(f"no {name} today")
+
+
+class Lazy(abc.Mapping[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError("not loaded")
+
+    def __iter__(self) -> Any:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+class EvilText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Unspeakable(dt.date):
+    def isoformat(self) -> str:
+        raise EvilText
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "issue"),
+    [
+        (
+            {"rows": [{"a": 1}, {"a": NotATime(2020, 1, 1)}]},
+            "$.rows[1].a",
+            "cannot carry a `NotATime`: ValueError: NotATime does not support utcoffset",
+        ),
+        (NotATime(2020, 1, 1), "$", "utcoffset"),
+        ([Evil()], "$[0]", "cannot carry a `Evil`"),
+        ({"b": Lazy()}, "$.b", "cannot carry a `Lazy`: KeyError: 'not loaded'"),
+        ([Unspeakable(2020, 1, 1)], "$[0]", "cannot carry a `Unspeakable`: EvilText"),
+        (
+            {"m": np.ma.masked_array([1.0, 2.0], mask=[True, False])},
+            "$.m",
+            "a masked array: fill it first",
+        ),
+        (np.ma.masked_array(np.zeros(100_000), mask=True), "$", "a masked array: fill it first"),
+        ([np.ma.masked], "$[0]", "a masked array: fill it first"),
+    ],
+    ids=range(8),
+)
+def test_a_value_that_raises_or_would_lose_a_part_is_refused_with_its_path(
+    codec: _codec.Codec, value: Any, path: str, issue: str
+) -> None:
+    from synapse._answers import Answers
+
+    answer = Answers(codec).success(1, value)
+    assert isinstance(answer, bytes)
+    meta_size = int.from_bytes(answer[6:8], "little")
+    assert codec.decode(answer[12 : 12 + meta_size]) == {"reason": "EncodeFailed"}
+    details = codec.decode(answer[12 + meta_size :])
+    assert details["path"] == path
+    assert issue in details["issue"]

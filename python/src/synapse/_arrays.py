@@ -69,6 +69,9 @@ def from_numpy(value: Any) -> tuple[bytes, memoryview]:
     laid out so.
     """
     numpy = sys.modules["numpy"]
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        raise ArrayIssue("cannot carry a masked array: fill it first, with .filled()")
     element = _CODES.get(value.dtype.name)
     if element is None or value.dtype.kind not in "biuf":
         raise ArrayIssue(

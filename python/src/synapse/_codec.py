@@ -241,8 +241,10 @@ class MsgspecCodec:
         return DecodeIssue(*split_path(str(error)))
 
 
-def choose(name: str | None = None) -> Codec:
-    """The best codec that can be imported, or the one called `name`."""
+def choose(name: str | None = None, broken: list[str] | None = None) -> Codec:
+    """The best codec that works, or the one called `name`; what is installed and does not work is
+    added to `broken`.
+    """
     makers: dict[str, Callable[[], Codec]] = {
         "msgspec": MsgspecCodec,
         "msgpack": MsgpackCodec,
@@ -250,9 +252,16 @@ def choose(name: str | None = None) -> Codec:
     }
     if name is not None:
         return makers[name]()
-    for make in makers.values():
+    for package, make in makers.items():
         try:
-            return make()
-        except ImportError:
-            continue
+            codec = make()
+            if codec.decode(codec.encode({"a": [1]})) == {"a": [1]}:
+                return codec
+            why = "it does not read what it wrote"
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == package:
+                continue
+            why = f"{type(error).__name__}: {error}"
+        if broken is not None:
+            broken.append(f"`{package}` is installed and does not work ({why})")
     raise AssertionError("the plain codec needs nothing")

@@ -465,7 +465,8 @@ def _then(inner: Converter, make: Callable[[Any], Any]) -> Converter:
 
 def _has_constraints(metadata: tuple[Any, ...]) -> bool:
     msgspec = sys.modules.get("msgspec")
-    return msgspec is not None and any(isinstance(each, msgspec.Meta) for each in metadata)
+    meta = getattr(msgspec, "Meta", ())
+    return any(isinstance(each, meta) for each in metadata)
 
 
 _AS_THEY_ARE: Final = (bytes, bytearray, memoryview, dt.datetime)

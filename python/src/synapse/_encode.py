@@ -32,12 +32,16 @@ class EncodeIssue(Exception):
         self.issue = issue
 
 
+class Uncarried(TypeError):
+    """There is no way to carry a value; the message says all."""
+
+
 def reduce(value: Any) -> Any:
     """One step towards the wire, for a value that is none of its types; its parts may need more
     steps.
 
     Raises:
-        TypeError: There is no way to carry it.
+        Uncarried: There is no way to carry it.
     """
     kind = type(value)
     numpy = sys.modules.get("numpy")
@@ -60,7 +64,7 @@ def reduce(value: Any) -> Any:
     if isinstance(value, (collections.deque, type({}.keys()), type({}.values()))):
         return list(value)
     hint = ": was an `await` forgotten?" if inspect.isawaitable(value) else ""
-    raise TypeError(f"cannot carry a `{kind.__qualname__}`{hint}")
+    raise Uncarried(f"cannot carry a `{kind.__qualname__}`{hint}")
 
 
 # The methods of the types themselves: a subclass may answer otherwise.
@@ -80,7 +84,7 @@ def _numpy_scalar(value: Any) -> Any:
     plain = value.item()
     if type(plain) in (bool, int, float, str, bytes):
         return plain
-    raise TypeError(f"cannot carry a numpy `{value.dtype}`")
+    raise Uncarried(f"cannot carry a numpy `{value.dtype}`")
 
 
 def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
@@ -88,8 +92,29 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
     `Extension`.
 
     Raises:
-        EncodeIssue: Something in it cannot be carried; the path says where it is.
+        EncodeIssue: Something in it cannot be carried, or raises when it is looked at; the path
+            says where it is.
     """
+    try:
+        return _plain(value, path, depth)
+    except (EncodeIssue, RecursionError):
+        raise
+    except (Uncarried, _arrays.ArrayIssue) as error:
+        raise EncodeIssue(path, str(error)) from None
+    except Exception as error:
+        raise EncodeIssue(path, why_not(value, error)) from error
+
+
+def why_not(value: Any, error: BaseException) -> str:
+    """What to say of a value that raised while it was looked at."""
+    try:
+        said = f": {error}"
+    except Exception:
+        said = ""
+    return f"cannot carry a `{type(value).__qualname__}`: {type(error).__name__}{said}"
+
+
+def _plain(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is float or kind is bytes:
         return value
@@ -128,13 +153,7 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
     text = _as_text(value)
     if text is not None:
         return text
-    try:
-        reduced = reduce(value)
-    except RecursionError:
-        raise
-    except Exception as error:
-        raise EncodeIssue(path, str(error)) from None
-    return plain(reduced, path, depth)
+    return plain(reduce(value), path, depth)
 
 
 def _deeper(path: str, depth: int) -> int:

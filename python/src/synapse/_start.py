@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -34,9 +35,14 @@ def run(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     entrypoint = _entrypoint(arguments)
     channel = _channel()
-    codec = _codec.choose()
+    broken: list[str] = []
+    codec = _codec.choose(broken=broken)
     output = Output(codec)
     output.redirect()
+    if broken:
+        logging.getLogger("synapse").warning(
+            "%s: using the codec `%s`", ", ".join(broken), codec.name
+        )
     _life.close_in_child(lambda: _leave_to_parent(channel, output))
     _cstdio.line_buffer_stdout()
     # A handler that computes holds up the threads that answer cancels by as much.
