@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import DIE, LOG, SUCCESS, Worker, encode, frame, write
+from wire import DIE, LOG, MAIN, SUCCESS, Worker, encode, frame, write
 
 Start = Callable[..., Worker]
 
@@ -481,3 +481,57 @@ def test_a_host_that_reads_late_gets_every_line(start: Start) -> None:
     got = [worker.receive_any() for _ in range(20_001)]
     assert [each.kind for each in got] == [LOG] * 20_000 + [SUCCESS]
     assert not any("dropped" in each.payload for each in got[:-1])
+
+
+def test_an_exception_that_ends_a_thread_is_one_record(start: Start) -> None:
+    worker = start("""
+        import sys
+        import threading
+        import synapse
+
+        @synapse.handler
+        def main(failing):
+            thread = threading.Thread(target=fail if failing else sys.exit, name="mine")
+            thread.start()
+            thread.join()
+
+        def fail():
+            1 / 0
+
+        @synapse.handler
+        def own():
+            threading.excepthook = lambda uncaught: print("own", uncaught.exc_type.__name__)
+            main(True)
+    """)
+    records = logs_of(worker, "main", True)
+    assert short(records) == [(40, "threading", "Exception in thread mine")]
+    assert records[0]["exception"]["type"] == "ZeroDivisionError"
+    assert records[0]["exception"]["frames"][-1]["function"] == "fail"
+    worker.logs.clear()
+    assert logs_of(worker, "main", False) == []
+    assert short(logs_of(worker, "own")) == [(20, "stdout", "own ZeroDivisionError")]
+
+
+def test_a_codec_that_does_not_work_is_told_once(start: Start, tmp_path: Path) -> None:
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(
+        "import runpy, sys, types\n"
+        "sys.modules['msgspec'] = types.ModuleType('msgspec')\n"
+        f"runpy.run_path({str(MAIN)!r}, run_name='__main__')\n"
+    )
+    worker = start(
+        """
+        import typing
+        import synapse
+
+        @synapse.handler
+        def main(a: typing.Annotated[int, "a number"]):
+            return a
+        """,
+        launcher=[str(launcher)],
+    )
+    assert worker.value("main", {"a": 1}) == 1
+    assert [(each["level"], each["logger"]) for each in worker.logs] == [(30, "synapse")]
+    message = worker.logs[0]["message"]
+    assert message.startswith("`msgspec` is installed and does not work (AttributeError: ")
+    assert message.endswith("using the codec `msgpack`")

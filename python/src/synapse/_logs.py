@@ -260,6 +260,15 @@ class LogHandler(logging.Handler):
         )
 
 
+def _log_uncaught(uncaught: threading.ExceptHookArgs) -> None:
+    """One record for an exception that ended a thread."""
+    error = uncaught.exc_value
+    if error is None or isinstance(error, SystemExit):
+        return
+    name = uncaught.thread.name if uncaught.thread is not None else "an unknown one"
+    logging.getLogger("threading").error("Exception in thread %s", name, exc_info=error)
+
+
 class Output:
     """The redirected output of the process."""
 
@@ -290,6 +299,7 @@ class Output:
         logging.lastResort = self._handler
         logging.root.setLevel(logging.INFO)
         logging.captureWarnings(True)
+        threading.excepthook = _log_uncaught
 
     def adopt_logging(self) -> None:
         """Put our handler at the root, for those that would print records to stdout or stderr."""
