@@ -103,6 +103,41 @@ def test_raises_takes_declared_errors_only() -> None:
         synapse.handler(raises=[ValueError], name="f")(lambda: None)  # type: ignore[list-item]
 
 
+def test_raises_takes_one_error_alone(registry: dict[str, Any]) -> None:
+    class Full(synapse.Error): ...
+
+    synapse.handler(raises=Full, name="f")(lambda: None)
+    assert registry["f"].raises == (Full,)
+    for wrong in (ValueError, Full(), 5, None):
+        with pytest.raises(TypeError, match=r"handler `g`: `raises` takes subclasses of synapse"):
+            synapse.handler(raises=wrong, name="g")(lambda: None)  # type: ignore[call-overload]
+
+
+def test_a_method_is_refused_and_that_of_an_instance_is_not(registry: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"`.*Model\.main` is a method, .* synapse\.handler\(Model"):
+
+        class Model:
+            @synapse.handler
+            def main(self, text: str) -> str:
+                return text
+
+    class Other:
+        def main(self, text: str) -> str:
+            return text
+
+        @staticmethod
+        def free(text: str) -> str:
+            return text
+
+    @synapse.handler
+    def inner(self: Any) -> Any:
+        return self
+
+    synapse.handler(Other().main)
+    synapse.handler(Other.free)
+    assert set(registry) == {"main", "free", "inner"}
+
+
 def test_parameters_that_cannot_be_filled_are_refused() -> None:
     def rest(*args: int) -> None: ...
 
@@ -161,9 +196,16 @@ def test_the_constructor_of_a_declared_error_is_checked() -> None:
         Plain(a=1)
 
 
-@pytest.mark.parametrize("name", ["message", "args"])
-def test_a_field_cannot_take_the_name_of_another_thing(name: str) -> None:
-    with pytest.raises(TypeError, match=f"`Wrong.{name}`: a declared error cannot"):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("message", "give the text when raising it"),
+        ("args", "give the field another one"),
+        ("_tag", "name the class as the tag should be"),
+    ],
+)
+def test_a_field_cannot_take_the_name_of_another_thing(name: str, remedy: str) -> None:
+    with pytest.raises(TypeError, match=f"`Wrong.{name}`: a declared error cannot .*{remedy}"):
         type("Wrong", (synapse.Error,), {"__annotations__": {name: int}})
 
 

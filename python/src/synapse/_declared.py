@@ -6,7 +6,16 @@ import copy
 import inspect
 from typing import Any, ClassVar
 
-_RESERVED = frozenset({"_tag", "message", "args", "add_note", "with_traceback"})
+_OF_EXCEPTIONS = "every exception has an attribute of that name: give the field another one"
+# Names that no field can have, and what to do instead.
+_RESERVED = {
+    "_tag": "the tag is the name of the class: name the class as the tag should be",
+    "message": "every declared error has one already: leave the annotation out, and give the text "
+    "when raising it",
+    "args": _OF_EXCEPTIONS,
+    "add_note": _OF_EXCEPTIONS,
+    "with_traceback": _OF_EXCEPTIONS,
+}
 
 
 class Error(Exception):
@@ -37,12 +46,14 @@ class Error(Exception):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = [name for name in _annotations(cls) if not name.startswith("_")]
-        for name in own:
+        annotated = _annotations(cls)
+        for name in annotated:
             if name in _RESERVED:
                 raise TypeError(
-                    f"`{cls.__qualname__}.{name}`: a declared error cannot have this field"
+                    f"`{cls.__qualname__}.{name}`: a declared error cannot have this field, "
+                    f"{_RESERVED[name]}"
                 )
+        own = [name for name in annotated if not name.startswith("_")]
         cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
 
     def __init__(self, message: str | None = None, /, **fields: Any) -> None:

@@ -54,7 +54,9 @@ def handler(function: F, /) -> F: ...
 
 
 @overload
-def handler(*, name: str | None = None, raises: Iterable[type[Error]] = ()) -> Callable[[F], F]: ...
+def handler(
+    *, name: str | None = None, raises: type[Error] | Iterable[type[Error]] = ()
+) -> Callable[[F], F]: ...
 
 
 def handler(
@@ -62,7 +64,7 @@ def handler(
     /,
     *,
     name: str | None = None,
-    raises: Iterable[type[Error]] = (),
+    raises: type[Error] | Iterable[type[Error]] = (),
 ) -> Any:
     """Let TypeScript call a function.
 
@@ -78,9 +80,8 @@ def handler(
     Args:
         function: The function, coroutine function or generator function.
         name: The name to call it by, instead of the function's own.
-        raises: The declared errors of the handler. One that is raised travels as a value; any other
-        exception travels
-            as an exception with its traceback.
+        raises: The declared error of the handler, or several. One that is raised travels as a
+            value; any other exception travels as an exception with its traceback.
 
     Raises:
         TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several
@@ -104,18 +105,13 @@ def handler(
     return _register(function, name, raises)
 
 
-def _register(function: F, name: str | None, raises: Iterable[type[Error]]) -> F:
+def _register(function: F, name: str | None, raises: type[Error] | Iterable[type[Error]]) -> F:
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"synapse.handler decorates functions, not {function!r}")
     if name is None:
         name = getattr(_unwrapped(function), "__name__", None)
-    declared = tuple(raises)
-    for each in declared:
-        if not (isinstance(each, type) and issubclass(each, Error)):
-            raise TypeError(
-                f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}"
-            )
-    new = Handler(function, _checked_name(name, function), declared)
+    new = Handler(function, _checked_name(name, function), _declared(raises, name))
+    _check_is_no_method(new)
     _check_parameters(new)
     old = registry.get(new.name)
     # A module that is loaded again registers the same functions from the same places.
@@ -123,6 +119,17 @@ def _register(function: F, name: str | None, raises: Iterable[type[Error]]) -> F
         raise ValueError(f"two handlers are called `{new.name}`: {old.place} and {new.place}")
     registry[new.name] = new
     return function
+
+
+def _declared(raises: Any, name: str | None) -> tuple[type[Error], ...]:
+    alone = isinstance(raises, type) or not isinstance(raises, Iterable)
+    declared = (raises,) if alone else tuple(raises)
+    for each in declared:
+        if not (isinstance(each, type) and issubclass(each, Error)):
+            raise TypeError(
+                f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}"
+            )
+    return declared
 
 
 def _checked_name(name: object, function: object) -> str:
@@ -136,6 +143,19 @@ def _checked_name(name: object, function: object) -> str:
             f"a name has 1 to {_MAX_NAME} printable characters and no spaces"
         )
     return name
+
+
+def _check_is_no_method(handler: Handler) -> None:
+    qualified = getattr(_unwrapped(handler.function), "__qualname__", "")
+    owner = qualified.rpartition(".")[0].rpartition(".")[2]
+    parameters = list(inspect.signature(handler.function).parameters)
+    # What a function defines within itself is in `<locals>`.
+    if owner not in ("", "<locals>") and parameters[:1] == ["self"]:
+        raise TypeError(
+            f"handler `{handler.name}`: `{qualified}` is a method, and nothing would be its "
+            f"`self`: register the method of an instance instead, "
+            f"synapse.handler({owner}().{handler.name})"
+        )
 
 
 def _check_parameters(handler: Handler) -> None:
