@@ -966,3 +966,57 @@ def test_a_worker_runs_without_msgspec(start: Start, tmp_path: Path, codec: str)
     assert worker.call("add", {"a": "x"}).payload["issue"] == "Expected `int`, got `str`"
     assert worker.call("add", {"a": 1}).payload == 3
     assert worker.shut_down() == 0
+
+
+def test_threads_are_made_when_they_are_needed(start: Start) -> None:
+    worker = start(
+        """
+        import threading
+        import synapse
+
+        @synapse.handler
+        def main():
+            return threading.active_count()
+
+        @synapse.handler
+        def together():
+            return barrier.wait(20) >= 0
+
+        barrier = threading.Barrier(8)
+        """,
+        welcome={"concurrency": 1000},
+    )
+    assert worker.value("main") < 10
+    ids = {worker.request("together") for _ in range(8)}
+    got = [worker.receive() for _ in range(8)]
+    assert {each.id for each in got} == ids and all(each.payload is True for each in got)
+    assert worker.value("main") < 30
+
+
+def test_an_undeclared_error_says_how_to_declare_it(start: Start) -> None:
+    worker = start("""
+        import synapse
+
+        class TooLong(synapse.Error):
+            limit: int
+
+        @synapse.handler
+        def main():
+            raise TooLong(limit=3)
+    """)
+    got = worker.call("main")
+    assert (got.kind, got.payload["type"]) == (DIE, "TooLong")
+    assert got.payload["notes"] == [
+        "handler `main` does not declare `TooLong`: with raises=[TooLong] it travels as a value"
+    ]
+
+
+def test_when_no_name_is_near_a_few_are_shown(start: Start) -> None:
+    worker = start("""
+        import synapse
+
+        for name in "gfedcba":
+            synapse.handler(name=name * 8)(lambda: None)
+    """)
+    names = [name * 8 for name in "abcde"]
+    assert worker.call("zzzzzzzz").payload == {"method": "zzzzzzzz", "nearest": names}

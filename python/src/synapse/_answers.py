@@ -8,7 +8,7 @@ from typing import Any, Final
 from synapse import _frames
 from synapse._codec import Codec, DecodeIssue, encode_parts
 from synapse._declared import Error, to_fields
-from synapse._encode import EncodeIssue
+from synapse._encode import EncodeIssue, why_not
 from synapse._errors import describe
 from synapse._frames import (
     DIE,
@@ -44,6 +44,8 @@ class Answers:
             payload = self._encode(value)
         except EncodeIssue as issue:
             return self.encode_failed(id, issue.path, issue.issue)
+        except Exception as error:
+            return self.encode_failed(id, "$", why_not(value, error))
         except BaseException as error:
             return self.exception(id, error)
         length = FIXED_SIZE + len(payload)
@@ -53,14 +55,26 @@ class Answers:
 
     def failure(self, id: int, handler: Handler, error: BaseException) -> Outgoing:
         """What a handler raised: a declared error, or an exception."""
-        if not (isinstance(error, Error) and isinstance(error, handler.raises)):
+        if not isinstance(error, Error):
             return self.exception(id, error)
+        if not isinstance(error, handler.raises):
+            return self._undeclared(id, handler, error)
         try:
             return self._framed(FAIL, id, self._encode(to_fields(error)))
         except EncodeIssue as issue:
             return self.encode_failed(id, issue.path, issue.issue)
         except BaseException as failed:
             return self.exception(id, failed)
+
+    def _undeclared(self, id: int, handler: Handler, error: Error) -> Outgoing:
+        described = describe(error)
+        name = type(error).__name__
+        note = (
+            f"handler `{handler.name}` does not declare `{name}`: "
+            f"with raises=[{name}] it travels as a value"
+        )
+        described["notes"] = [*described.get("notes", ()), note]
+        return self._framed(DIE, id, self._encode(described))
 
     def exception(self, id: int, error: BaseException) -> Outgoing:
         return self._framed(DIE, id, self._encode(describe(error)))

@@ -6,19 +6,16 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from synapse._calls import Call
 
-_RETRACTED: Final = None
-
 
 class Pool:
-    """A fixed number of daemon threads over one queue; only threads that sleep are woken, one for
-    each call.
+    """Daemon threads over one queue, made when they are needed, up to a number; only threads that
+    sleep are woken, one for each call.
     """
 
-    __slots__ = ("_idle", "_ready", "_run", "_wake")
+    __slots__ = ("_idle", "_ready", "_run", "_size", "_started", "_wake")
 
     def __init__(self, size: int, run: Callable[[Call], None]) -> None:
         self._run = run
@@ -26,17 +23,33 @@ class Pool:
         # One entry for each thread that is about to sleep: a counter that is changed in one step.
         self._idle: deque[None] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for number in range(size):
-            threading.Thread(target=self._work, name=f"synapse-{number}", daemon=True).start()
+        self._size = size
+        self._started = 0
 
     def submit(self, calls: Sequence[Call]) -> None:
+        """Queue calls. One thread at a time does so: the one that reads."""
         self._ready.extend(calls)
-        for _ in range(min(len(calls), len(self._idle))):
+        for _ in calls:
             try:
                 self._idle.pop()
             except IndexError:
-                return
-            self._wake.put(None)
+                if self._started == self._size or not self._start():
+                    return
+            else:
+                self._wake.put(None)
+
+    def _start(self) -> bool:
+        name = f"synapse-{self._started}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            # The system has no more: those that are there do the work.
+            if self._started == 0:
+                raise
+            self._size = self._started
+            return False
+        self._started += 1
+        return True
 
     def _work(self) -> None:
         ready, idle, run = self._ready, self._idle, self._run
