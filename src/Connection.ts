@@ -3,7 +3,8 @@
  *
  * A connection owns the table of open calls: a call is registered, its request queued, and whatever ends it (a value, a
  * failure, an interruption, the end of the socket) ends it exactly once. One fiber writes, all that is queued in one
- * write; one fiber reads and matches answers to calls. It knows nothing of processes, pools or schemas.
+ * write; one fiber reads and matches answers to calls. It knows nothing of pools and schemas, and of processes only that
+ * the error which ends a socket may tell how one exited.
  *
  * @since 0.1.0
  */
@@ -39,6 +40,7 @@ import {
  * @since 0.1.0
  */
 export interface Request {
+  /** The name of the handler. */
   readonly method: string
   /** The input, already in its MessagePack form. */
   readonly payload: unknown
@@ -80,6 +82,7 @@ export interface Options {
  * @since 0.1.0
  */
 export interface Connection {
+  /** What the worker said of itself. */
   readonly hello: Envelope.Hello
   /**
    * Makes a call and waits for the frame that answers it. Fails when the request cannot be encoded, and with what ended
@@ -148,7 +151,7 @@ export const make = Effect.fnUntraced(function* (
   const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
   const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
   const over = yield* Deferred.make<never, SynapseError>()
-  const left = yield* Deferred.make<void>()
+  const saidGoAway = yield* Deferred.make<void>()
   let endedWith: SynapseError | undefined
   let closing = false
   let isLeaving = false
@@ -247,7 +250,7 @@ export const make = Effect.fnUntraced(function* (
         return sendControl(Envelope.Kind.Pong, frame.id)
       case Envelope.Kind.GoAway:
         isLeaving = true
-        Deferred.doneUnsafe(left, Exit.void)
+        Deferred.doneUnsafe(saidGoAway, Exit.void)
         return options.onChange()
       case Envelope.Kind.Request:
         return sendControl(Envelope.Kind.Interrupted, frame.id)
@@ -309,7 +312,7 @@ export const make = Effect.fnUntraced(function* (
         try {
           for (const frame of framesOf(parser, chunk)) dispatch(frame)
         } catch (error) {
-          return end(protocolError(error))
+          return end(protocolError(`${messageOf(error)}. Something in Python may be writing to file descriptor 3`))
         }
       }
     }
@@ -389,12 +392,17 @@ export const make = Effect.fnUntraced(function* (
       const room = options.maxOpenCalls - calls.size - abandoned.size
       return synchronous ? Math.min(room, pipeline.depth - synchronousLoad) : room
     },
-    leaving: Deferred.await(left),
+    leaving: Deferred.await(saidGoAway),
     ended: Deferred.await(over)
   }
 })
 
-/** The names of the handlers that run one after the other. */
+/**
+ * The names of the handlers that take turns: no more than `concurrency` of them run at once.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
 export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =>
   new Set(hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name))
 

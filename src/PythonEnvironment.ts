@@ -69,9 +69,15 @@ export interface EnvironmentSettings {
   readonly requirements?: string | ReadonlyArray<string> | undefined
   /** The default is `"auto"`: uv when it is on PATH and knows the index that pip is configured for, else pip. */
   readonly installer?: "auto" | "uv" | "pip" | undefined
-  /** Never use an index: with a folder, install from the wheels in it. The default is `false`. */
+  /**
+   * `true`: never use an index. A folder, relative to the module's directory: install the wheels in it and nothing else.
+   * The default is `false`.
+   */
   readonly offline?: boolean | string | undefined
-  /** Where environments are kept. The default is `SYNAPSE_CACHE_DIRECTORY`, else the user's cache directory. */
+  /**
+   * Where environments are kept, relative to the working directory. The default is `SYNAPSE_CACHE_DIRECTORY`, else the
+   * user's cache directory.
+   */
   readonly cacheDirectory?: string | undefined
 }
 
@@ -86,7 +92,7 @@ export interface EnvironmentOptions {
   readonly directory: string
   /**
    * The path or command of an interpreter, or a version range such as `">=3.10"`, `">=3.11,<3.13"` or `"3.12"`. The
-   * default is `SYNAPSE_PYTHON`, else the newest interpreter that is found, from 3.10 on.
+   * default is `SYNAPSE_PYTHON`, else the first that is found, in the order that the page on environments gives.
    */
   readonly python?: string | undefined
   /** The default is `"venv"`. */
@@ -106,9 +112,9 @@ export interface PythonEnvironment {
   readonly version: string
   /** The real path of the module's directory. */
   readonly directory: string
-  /** Whether the environment is ours, somebody else's, or none at all. */
+  /** Made by Synapse (`"managed"`), somebody else's (`"user"`), or none at all (`"system"`). */
   readonly kind: "managed" | "user" | "system"
-  /** The root of the environment. */
+  /** The root of the environment, where there is one. */
   readonly path: string | undefined
 }
 

@@ -8,9 +8,9 @@
  * @since 0.1.0
  */
 
-// `node:child_process` and not Effect's spawner: a worker's row of the fault catalogue needs the signal as a value
-// (segfault, out of memory), the exit before the end of its streams (a grandchild may hold them open), and descriptor 3
-// as one stream, which also saves a queue and a fiber on every call.
+// `node:child_process` and not Effect's spawner: telling a segfault from a lack of memory needs the signal as a value, a
+// grandchild may hold the streams open long after the exit, and descriptor 3 as one stream saves a queue and a fiber on
+// every call.
 import * as ChildProcess from "node:child_process"
 import { randomUUID } from "node:crypto"
 import type * as Net from "node:net"
@@ -53,6 +53,7 @@ export interface Options {
  * @since 0.1.0
  */
 export interface OutputLine {
+  /** Where it was written to. */
   readonly source: "stdout" | "stderr"
   readonly text: string
   readonly continued: boolean
@@ -114,9 +115,21 @@ const killMillis = 2000
  */
 export const make = (options: Options): Effect.Effect<PythonProcess, SynapseError, Scope.Scope> =>
   Effect.map(
-    Effect.acquireRelease(spawn(options), (worker) => worker.stop),
+    Effect.acquireRelease(Effect.andThen(checkPlatform, spawn(options)), (worker) => worker.stop),
     (worker) => worker.handle
   )
+
+/**
+ * Fails with `StartFailed` on a platform that has no way yet to give a process its channel.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const checkPlatform: Effect.Effect<void, SynapseError> = Effect.suspend(() =>
+  process.platform === "win32"
+    ? startFailed("Windows is not supported yet: a worker's channel is a Unix socket on descriptor 3")
+    : Effect.void
+)
 
 interface Worker {
   readonly handle: PythonProcess
@@ -125,9 +138,6 @@ interface Worker {
 
 const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
   Effect.callback((resume) => {
-    if (process.platform === "win32") {
-      return resume(startFailed("Windows is not supported: a worker's channel needs a Unix socket on descriptor 3"))
-    }
     const workerId = randomUUID()
     let child: ChildProcess.ChildProcess
     try {

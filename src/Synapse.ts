@@ -31,6 +31,14 @@ import { StartFailed, SynapseError } from "./SynapseError.ts"
 import * as WorkerPool from "./WorkerPool.ts"
 
 /**
+ * One record of what a worker printed or logged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type LogRecord = Logs.LogRecord
+
+/**
  * How a Python module is run. Only `directory` is required.
  *
  * @category models
@@ -41,7 +49,10 @@ export interface SynapseOptions {
   readonly directory: string
   /** The module to serve: `"main"`, `"main.py"`, `"package.module"`. Default: `"main"`. */
   readonly entrypoint?: string | undefined
-  /** The interpreter (a path or a command), or a range of versions such as `">=3.10"`. Default: the first that fits. */
+  /**
+   * The interpreter (a path or a command), or a range of versions such as `">=3.10"`. Default: `SYNAPSE_PYTHON`, else the
+   * search that the page on environments describes.
+   */
   readonly python?: string | undefined
   /** Where the module's dependencies come from. Default: `"venv"`, a virtual environment made and kept for it. */
   readonly environment?: PythonEnvironment.EnvironmentOptions["environment"]
@@ -54,11 +65,11 @@ export interface SynapseOptions {
   readonly startTimeout?: Duration.Input | undefined
   /** How long open calls may go on when the scope closes, before the worker is stopped by force. Default: 500 ms. */
   readonly disposeTimeout?: Duration.Input | undefined
-  /** The number of workers: processes that share the calls. Default: 1. */
+  /** The number of workers: processes that share the calls, 1 to 256. Default: 1. */
   readonly workers?: number | undefined
   /**
-   * How many synchronous handlers one worker runs at once, in threads where it is more than one. Default: 1, on the main
-   * thread. Further calls wait for a worker; only while handlers answer within milliseconds, a worker is given some of
+   * How many synchronous handlers one worker runs at once, in threads where it is more than one, up to 256. Default: 1,
+   * on the main thread. Further calls wait for a worker; only while handlers answer within milliseconds, a worker is given some of
    * them ahead. Asynchronous handlers always run side by side.
    */
   readonly concurrency?: number | undefined
@@ -68,11 +79,11 @@ export interface SynapseOptions {
   readonly restart?: WorkerPool.RestartOptions | undefined
   /** The time-out of calls that name none. Default: none. */
   readonly callTimeout?: Duration.Input | undefined
-  /** Bytes of the largest message in either direction. Default: 16 MiB. */
+  /** Bytes of the largest message in either direction, at least 4096. Default: 16 MiB. */
   readonly maxFrameSize?: number | undefined
   /**
    * What becomes of everything the module prints and logs. Default: `"effect"`, Effect log records with the annotations
-   * `logger`, `pid`, `file`, `line` and `call`. A function receives each record instead.
+   * `logger`, `pid`, `file`, `line` and `call`. `"ignore"`: nothing. A function receives each {@link LogRecord} instead.
    */
   readonly logs?: Logs.LogsOption | undefined
 }
@@ -88,11 +99,14 @@ export interface CallOptions<I = unknown> {
   readonly method?: string | undefined
   /** How long the caller waits, for a worker and for the answer. Default: `callTimeout` of the runtime. */
   readonly timeout?: Duration.Input | undefined
-  /** Whether the call may be sent again when its worker ends while it runs. Default: `false`. */
+  /** Whether the call may be sent again, twice at most, when its worker ends while it runs. Default: `false`. */
   readonly idempotent?: boolean | undefined
   /** Encodes the input. Without it the input has to be what MessagePack carries: plain values, bytes, dates, maps. */
   readonly payload?: Schema.Codec<I, unknown> | undefined
-  /** Whether an answer that is a string is parsed as JSON before it is decoded. Default: `false`. */
+  /**
+   * Whether an answer that is a string is parsed as JSON before it is decoded; one that is not JSON is decoded as it is.
+   * Default: `false`.
+   */
   readonly parseJson?: boolean | undefined
 }
 
@@ -137,6 +151,7 @@ export const make = Effect.fnUntraced(function* (
   SynapseError,
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope
 > {
+  yield* PythonProcess.checkPlatform
   yield* validateOptions(options)
   const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
   const environment = yield* PythonEnvironment.make(options)
@@ -331,9 +346,9 @@ export const call: ServiceClass<Synapse, "effect-synapse/Synapse">["call"] = Syn
  * import { Effect, Schema } from "effect"
  * import { Synapse } from "effect-synapse"
  *
- * const SynapseLive = Synapse.layer({ directory: "./python", python: ">=3.10", callTimeout: "30 seconds" })
+ * const PythonLive = Synapse.layer({ directory: "./python", python: ">=3.10", callTimeout: "30 seconds" })
  *
- * const program = Synapse.call(Schema.String, { name: "Ada" }, { method: "greet" }).pipe(Effect.provide(SynapseLive))
+ * const program = Synapse.call(Schema.String, { name: "Ada" }, { method: "greet" }).pipe(Effect.provide(PythonLive))
  * ```
  *
  * @category layers

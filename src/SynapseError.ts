@@ -10,6 +10,7 @@
  */
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as Traceback from "./internal/traceback.ts"
 
 const id = "effect-synapse/SynapseError"
 
@@ -85,7 +86,7 @@ export interface ExceptionInfo {
   /** The module that defines the class, such as `"builtins"`. */
   readonly module: string
   readonly message: string
-  /** Outermost call first, as Python prints them; frames of the runtime are left out. */
+  /** Outermost call first, as Python prints them; frames of Synapse itself are left out. */
   readonly frames: ReadonlyArray<ExceptionFrame>
   readonly framesOmitted?: number
   /** Notes added with `add_note`. */
@@ -120,14 +121,6 @@ const exceptionFields = {
  */
 export const ExceptionInfo: Schema.Codec<ExceptionInfo> = Schema.Struct(exceptionFields)
 
-/** Bounds of a rendered traceback: what a worker sends is not trusted to be small. */
-const maxDepth = 10
-const maxMembers = 20
-const maxFrames = 200
-const maxText = 8192
-
-const clip = (text: string): string => (text.length > maxText ? `${text.slice(0, maxText)}…` : text)
-
 /**
  * Renders an exception the way Python prints one: cause first, the exception itself last. Long texts are cut, deep
  * chains and large groups left out.
@@ -135,51 +128,7 @@ const clip = (text: string): string => (text.length > maxText ? `${text.slice(0,
  * @category formatting
  * @since 0.1.0
  */
-export const renderTraceback = (info: ExceptionInfo): string => render(info, 0).join("\n")
-
-const render = (info: ExceptionInfo, depth: number): ReadonlyArray<string> => {
-  if (depth >= maxDepth) return ["(…)"]
-  const lines: Array<string> = []
-  if (info.cause !== undefined) {
-    lines.push(
-      ...render(info.cause, depth + 1),
-      "",
-      "The above exception was the direct cause of the following exception:",
-      ""
-    )
-  } else if (info.context !== undefined) {
-    lines.push(
-      ...render(info.context, depth + 1),
-      "",
-      "During handling of the above exception, another exception occurred:",
-      ""
-    )
-  }
-  if (info.frames.length > 0) lines.push("Traceback (most recent call last):")
-  for (const frame of info.frames.slice(0, maxFrames)) {
-    lines.push(`  File "${clip(frame.file)}", line ${frame.line}, in ${clip(frame.function)}`)
-    if (frame.code !== undefined && frame.code !== "") lines.push(`    ${clip(frame.code)}`)
-  }
-  const framesOmitted = (info.framesOmitted ?? 0) + Math.max(0, info.frames.length - maxFrames)
-  if (framesOmitted > 0) lines.push(`  (${framesOmitted} more frames)`)
-  lines.push(clip(summarize(info)))
-  for (const note of info.notes?.slice(0, maxMembers) ?? []) lines.push(clip(note))
-  const members = info.exceptions ?? []
-  for (const [index, member] of members.slice(0, maxMembers).entries()) {
-    lines.push(
-      `  +- ${index + 1} -`,
-      ...render(member, depth + 1).map((line) => `  | ${line.replaceAll("\n", "\n  | ")}`)
-    )
-  }
-  const membersOmitted = (info.exceptionsOmitted ?? 0) + Math.max(0, members.length - maxMembers)
-  if (membersOmitted > 0) lines.push(`  +- ${membersOmitted} more -`)
-  return lines
-}
-
-const summarize = (info: ExceptionInfo): string => {
-  const name = info.module === "builtins" || info.module === "__main__" ? info.type : `${info.module}.${info.type}`
-  return info.message === "" ? name : `${name}: ${info.message}`
-}
+export const renderTraceback: (info: ExceptionInfo) => string = Traceback.renderTraceback
 
 const indent = (text: string, by: string): string => text.replaceAll(/^/gm, by)
 
@@ -287,7 +236,9 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFai
     return (
       this.detail +
       (this.exception === undefined ? "" : `\n${renderTraceback(this.exception)}`) +
-      (this.exception?.type === "ModuleNotFoundError" ? "\nA package has to be listed in requirements.txt" : "") +
+      (this.exception?.type === "ModuleNotFoundError"
+        ? "\nSynapse installs what requirements.txt or pyproject.toml lists; into an environment of your own, install it yourself"
+        : "") +
       tail("Its last output on stderr", this.stderr ?? "")
     )
   }
@@ -312,7 +263,7 @@ export class PythonException extends Schema.TaggedError<PythonException>(`${id}/
   override get message(): string {
     const last = this.exception.frames.at(-1)
     return (
-      `\`${this.method}\` raised ${summarize(this.exception)}` +
+      `\`${this.method}\` raised ${Traceback.summarize(this.exception)}` +
       (last === undefined ? "" : ` (${last.file}:${last.line})`)
     )
   }
@@ -379,7 +330,7 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/Me
     const names = this.nearest.map((name) => `\`${name}\``).join(", ")
     return (
       `The module has no handler \`${this.method}\`.` +
-      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` The nearest: ${names}.`)
+      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` It has ${names}.`)
     )
   }
   get isRetryable(): boolean {
@@ -399,8 +350,6 @@ const codecFields = {
   issue: Schema.String
 }
 
-const sideName = { typescript: "TypeScript", python: "Python" } as const
-
 /**
  * A value cannot be carried: the input does not fit its `payload` schema or has no MessagePack form (`typescript`), or
  * the handler returned something that has none (`python`).
@@ -414,7 +363,7 @@ export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/Encode
 }) {
   override get message(): string {
     const what = this.side === "typescript" ? "The input of" : "The value returned by"
-    return `${what} \`${this.method}\` cannot be encoded in ${sideName[this.side]}: ${this.issue} (at ${this.path})`
+    return `${what} \`${this.method}\` cannot be carried (at ${this.path}): ${this.issue}`
   }
   get isRetryable(): boolean {
     return false
@@ -525,7 +474,7 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
     const how = this.signal !== null ? `was ended by ${this.signal}` : `exited with code ${this.exitCode}`
     switch (this.kind) {
       case "outOfMemory":
-        return `The Python worker ${this.pid} ran out of memory and was killed`
+        return `The Python worker ${this.pid} ran out of memory and was killed: use fewer workers, or allow more memory`
       case "segfault":
         return `The Python worker ${this.pid} crashed with a segmentation fault`
       case "resourceLimit":
@@ -628,7 +577,7 @@ export class ProtocolError extends Schema.TaggedError<ProtocolError>(`${id}/Prot
   delivery: Delivery
 }) {
   override get message(): string {
-    return `The worker broke the protocol: ${this.detail}. Something in Python may be writing to file descriptor 3`
+    return `The worker broke the protocol: ${this.detail}`
   }
   get isRetryable(): boolean {
     return true
@@ -649,7 +598,8 @@ export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/Restar
 }) {
   override get message(): string {
     return (
-      `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again` +
+      `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again. ` +
+      `Mend what ends it and build the layer again` +
       tail("The last exits", this.exits.join("\n"))
     )
   }

@@ -27,7 +27,7 @@ import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./S
 export interface RestartOptions {
   /** How many ends are forgiven within the window; one before the worker said hello counts twice. Default: 5. */
   readonly max?: number | undefined
-  /** Default: 30 seconds. */
+  /** The time within which ends are counted. Default: 30 seconds. */
   readonly window?: Duration.Input | undefined
   /** The pause before the first restart; it doubles with each one within the window, up to 5 seconds. Default: 50 ms. */
   readonly backoff?: Duration.Input | undefined
@@ -56,6 +56,7 @@ export interface QueueOptions {
  * @since 0.1.0
  */
 export interface Options {
+  /** The number of workers, at least 1. */
   readonly size: number
   readonly restart?: RestartOptions | undefined
   readonly queue?: QueueOptions | undefined

@@ -8,6 +8,8 @@ import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from
 import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { Effect, Layer } from "effect"
+import { Synapse } from "effect-synapse"
 import { assert, beforeAll, describe, it } from "vitest"
 
 const root = fileURLToPath(new URL("../", import.meta.url))
@@ -86,8 +88,11 @@ const examples = [
 ].flatMap(([page, blocks]) => (blocks.some(({ language }) => language === "ts") ? write(page, blocks) : []))
 
 describe("the documentation", () => {
-  beforeAll(() => {
+  beforeAll(async () => {
     execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "inherit" })
+    // What a first run says while it makes the environment is not part of the examples.
+    const directory = join(root, "test/fixtures/documents/python")
+    await Effect.runPromise(Effect.scoped(Layer.build(Synapse.layer({ directory, logs: "ignore" }))))
   })
 
   it("has examples", () => {

@@ -1,10 +1,10 @@
-// The smallest module: the standard library only. Run it with `node examples/hello/app.ts`.
+// The smallest module: the standard library only. Run it with `npm run hello`.
 import { fileURLToPath } from "node:url"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Schema } from "effect"
 import { Synapse } from "effect-synapse"
 
-const SynapseLive = Synapse.layer({ directory: fileURLToPath(new URL("./python", import.meta.url)) })
+const PythonLive = Synapse.layer({ directory: fileURLToPath(new URL("./python", import.meta.url)) })
 
 const Summary = Schema.Struct({ mean: Schema.Finite, count: Schema.Int })
 
@@ -16,4 +16,4 @@ const program = Effect.gen(function* () {
   yield* Console.log(greeting)
 })
 
-program.pipe(Effect.provide(SynapseLive), NodeRuntime.runMain)
+program.pipe(Effect.provide(PythonLive), NodeRuntime.runMain)

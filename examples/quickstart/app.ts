@@ -4,7 +4,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Schema } from "effect"
 import { Synapse } from "effect-synapse"
 
-const SynapseLive = Synapse.layer({ directory: fileURLToPath(new URL("./python", import.meta.url)) })
+const PythonLive = Synapse.layer({ directory: fileURLToPath(new URL("./python", import.meta.url)) })
 
 const Scan = Schema.Struct({ pixels: Schema.Array(Schema.Finite), label: Schema.Int })
 
@@ -38,4 +38,4 @@ const program = Effect.gen(function* () {
   )
 })
 
-program.pipe(Effect.provide(SynapseLive), NodeRuntime.runMain)
+program.pipe(Effect.provide(PythonLive), NodeRuntime.runMain)

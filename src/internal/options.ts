@@ -48,7 +48,7 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   for (const [name, get] of texts) {
     const value = get(options)
     if (typeof value === "string" && value.trim() !== "") continue
-    return `The option \`${name}\` is ${JSON.stringify(value)}, not a text`
+    return `The option \`${name}\` is ${value === "" ? "empty" : `${JSON.stringify(value)}, not a text`}`
   }
   for (const [name, get, least, most] of integers) {
     const value = get(options)
@@ -59,6 +59,10 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
     const value = get(options)
     if (value === undefined || (typeof value === "string" && allowed.includes(value))) continue
     return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
+  }
+  const { logs } = options
+  if (logs !== undefined && logs !== "effect" && logs !== "ignore" && typeof logs !== "function") {
+    return `The option \`logs\` is ${JSON.stringify(logs)}, not "effect", "ignore" or a function`
   }
   for (const [name, get] of durations) {
     const value = get(options)
