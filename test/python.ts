@@ -1,7 +1,8 @@
 // Checks and tests of the Python runtime, with tools from an environment of their own: `node test/python.ts check|format|test`.
 // `test` runs under every supported version of Python that is installed and says which are not.
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
+import { once } from "node:events"
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { homedir } from "node:os"
 import { join } from "node:path"
@@ -11,10 +12,17 @@ const root = fileURLToPath(new URL("../python/", import.meta.url))
 const requirements = join(root, "dev-requirements.txt")
 const supported = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
-const run = (command: string, args: ReadonlyArray<string>): void => {
-  const { error, status } = spawnSync(command, args, { cwd: root, stdio: "inherit" })
-  if (error !== undefined) throw error
-  if (status !== 0) process.exit(status ?? 1)
+/** Runs a command to its end and gives what it printed; ends this process, with that, when it fails. */
+const run = async (command: string, args: ReadonlyArray<string>): Promise<string> => {
+  const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
+  const chunks: Array<Buffer> = []
+  child.stdout.on("data", (chunk: Buffer) => chunks.push(chunk))
+  child.stderr.on("data", (chunk: Buffer) => chunks.push(chunk))
+  const [status] = await once(child, "close")
+  const output = Buffer.concat(chunks).toString()
+  if (status === 0) return output
+  process.stdout.write(output)
+  process.exit(typeof status === "number" ? status : 1)
 }
 
 const versionOf = (python: string): string | undefined => {
@@ -41,15 +49,15 @@ const interpreters = (): ReadonlyMap<string, string> => {
 }
 
 /** The environment with the tools, made again when its requirements change. */
-const environment = (version: string, python: string): string => {
+const environment = async (version: string, python: string): Promise<string> => {
   const directory = join(root, ".venv", version)
   const key = createHash("sha256").update(readFileSync(requirements)).digest("hex")
   const marker = join(directory, "requirements.sha256")
   const interpreter = join(directory, "bin", "python")
   if (!existsSync(marker) || readFileSync(marker, "utf8") !== key) {
     rmSync(directory, { recursive: true, force: true })
-    run(python, ["-m", "venv", directory])
-    run(interpreter, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])
+    await run(python, ["-m", "venv", directory])
+    await run(interpreter, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])
     writeFileSync(marker, key)
   }
   return interpreter
@@ -59,29 +67,39 @@ const found = interpreters()
 const [first] = found
 if (first === undefined) throw new Error(`no Python of the versions ${supported.join(", ")} was found`)
 
+const ruffAndMypy = async (commands: ReadonlyArray<ReadonlyArray<string>>): Promise<void> => {
+  const python = await environment(...first)
+  for (const command of commands) process.stdout.write(await run(python, ["-m", ...command]))
+}
+
+const test = async (version: string): Promise<void> => {
+  const python = found.get(version)
+  if (python === undefined) return console.log(`Python ${version}: not installed here, not tested`)
+  const output = await run(await environment(version, python), ["-m", "pytest", "-p", "no:cacheprovider"])
+  console.log(`Python ${version}\n${output}`)
+}
+
 switch (process.argv[2]) {
-  case "check": {
-    const python = environment(...first)
-    run(python, ["-m", "ruff", "format", "--check", "."])
-    run(python, ["-m", "ruff", "check", "."])
-    run(python, ["-m", "mypy", "--strict", "src"])
+  case "check":
+    await ruffAndMypy([
+      ["ruff", "format", "--check", "."],
+      ["ruff", "check", "."],
+      ["mypy", "--strict", "src"]
+    ])
     break
-  }
-  case "format": {
-    const python = environment(...first)
-    run(python, ["-m", "ruff", "check", "--fix", "."])
-    run(python, ["-m", "ruff", "format", "."])
+  case "format":
+    await ruffAndMypy([
+      ["ruff", "check", "--fix", "."],
+      ["ruff", "format", "."]
+    ])
     break
-  }
   case "test": {
-    for (const version of supported) {
-      const python = found.get(version)
-      if (python === undefined) console.log(`Python ${version}: not installed here, not tested`)
-      else {
-        console.log(`Python ${version}`)
-        run(environment(version, python), ["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-      }
+    // Two at a time: the tests wait for processes more than they compute.
+    const versions = supported[Symbol.iterator]()
+    const work = async (): Promise<void> => {
+      for (const version of versions) await test(version)
     }
+    await Promise.all([work(), work()])
     break
   }
   default:
