@@ -55,16 +55,17 @@ class Answers:
 
     def failure(self, id: int, handler: Handler, error: BaseException) -> Outgoing:
         """What a handler raised: a declared error, or an exception."""
-        if not isinstance(error, Error):
-            return self.exception(id, error)
-        if not isinstance(error, handler.raises):
-            return self._undeclared(id, handler, error)
         try:
+            # An exception may do anything in its methods, also when it is asked for its class.
+            if not isinstance(error, Error):
+                return self.exception(id, error)
+            if not isinstance(error, handler.raises):
+                return self._undeclared(id, handler, error)
             return self._framed(FAIL, id, self._encode(to_fields(error)))
         except EncodeIssue as issue:
             return self.encode_failed(id, issue.path, issue.issue)
-        except BaseException as failed:
-            return self.exception(id, failed)
+        except BaseException:
+            return self.exception(id, error)
 
     def _undeclared(self, id: int, handler: Handler, error: Error) -> Outgoing:
         described = describe(error)
@@ -77,7 +78,17 @@ class Answers:
         return self._framed(DIE, id, self._encode(described))
 
     def exception(self, id: int, error: BaseException) -> Outgoing:
-        return self._framed(DIE, id, self._encode(describe(error)))
+        """An exception; never raises, since the call would go without an answer."""
+        try:
+            return self._framed(DIE, id, self._encode(describe(error)))
+        except BaseException as failure:
+            described = {
+                "type": ascii(type(error).__name__)[1:-1],
+                "module": "builtins",
+                "message": f"<not described: {ascii(type(failure).__name__)[1:-1]}>",
+                "frames": [],
+            }
+            return self._framed(DIE, id, self._encode(described))
 
     def interrupted(self, id: int) -> bytes:
         return make_frame(INTERRUPTED, id)

@@ -48,18 +48,23 @@ class Codec(Protocol):
 
 
 def encode_parts(codec: Codec, value: Any) -> bytes | tuple[Buffer, ...]:
-    """Like `codec.encode`, without a copy of large bytes and arrays that are the whole value."""
+    """Like `codec.encode`, with one copy less of large bytes and arrays that are the whole value.
+
+    What can still change is copied once: the answer may leave after the next handler has begun.
+    """
     kind = type(value)
     if kind is bytes or kind is bytearray:
         if len(value) >= _IN_PLACE:
-            return b"\xc6" + len(value).to_bytes(4, "big"), value
+            return b"\xc6" + len(value).to_bytes(4, "big"), bytes(value)
     elif hasattr(value, "__array_interface__") and getattr(value, "nbytes", 0) >= _IN_PLACE:
         try:
             head, elements = _arrays.from_numpy(value)
         except (_arrays.ArrayIssue, AttributeError):
             return codec.encode(value)
         size = len(head) + len(elements)
-        return b"\xc9" + size.to_bytes(4, "big") + bytes((_arrays.EXTENSION,)) + head, elements
+        return b"\xc9" + size.to_bytes(4, "big") + bytes((_arrays.EXTENSION,)) + head, bytes(
+            elements
+        )
     return codec.encode(value)
 
 

@@ -141,11 +141,14 @@ def _frame(traceback: TracebackType) -> dict[str, Any]:
 def _add_source(error: SyntaxError, frames: list[dict[str, Any]]) -> None:
     """The place of a syntax error is in the exception, not in its traceback."""
     file, line, text = error.filename, error.lineno, error.text
-    if isinstance(file, str) and isinstance(line, int):
+    if isinstance(file, str) and isinstance(line, int) and 0 <= line <= _MAX_LINE:
         frame = {"file": _clip(file, _MAX_PATH), "line": line, "function": "<module>"}
         if isinstance(text, str) and text.strip():
             frame["code"] = _clip(text.strip(), _MAX_NAME)
         frames.append(frame)
+
+
+_MAX_LINE: Final = 2**31
 
 
 def _quietly(get: Callable[[], Any], otherwise: Any) -> Any:

@@ -111,8 +111,9 @@ class TaskRunner:
         call.payload = None
         context = contextvars.copy_context()
         context.run(current_call.set, call)
-        call.task = task = _make_task(self.loop, self._run(call, arguments, named), context)
+        task = _make_task(self.loop, self._run(call, arguments, named), context)
         if not call.answered:
+            call.task = task
             task.add_done_callback(functools.partial(self._end_unbegun, call))
 
     async def _run(
@@ -122,6 +123,7 @@ class TaskRunner:
         answer: Outgoing
         try:
             value = await handler.function(*arguments, **(named or {}))
+            self._worker.leave_child(None)
         except asyncio.CancelledError as error:
             # Without a request to cancel it, something that the handler waited for was cancelled.
             if call.cancelled:
@@ -129,6 +131,7 @@ class TaskRunner:
             else:
                 answer = answers.failure(call.id, handler, error)
         except BaseException as error:
+            self._worker.leave_child(error)
             answer = answers.failure(call.id, handler, error)
         else:
             answer = answers.success(call.id, value)

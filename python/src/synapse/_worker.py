@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -54,7 +55,10 @@ class Worker:
         self._codec = codec
         self._handlers = handlers
         self._output = output
+        self._pid = os.getpid()
         self._calls: dict[int, Call] = {}
+        # Calls that are closed and whose answers are not queued yet.
+        self._ending: set[Call] = set()
         self._requests = Requests(self._handlers, codec, self.answers, self._calls)
         self._ready: deque[Call] = deque()
         self._cancelling = threading.Lock()
@@ -67,7 +71,16 @@ class Worker:
 
     @property
     def open_calls(self) -> int:
-        return len(self._calls)
+        return len(self._calls) + len(self._ending)
+
+    def leave_child(self, error: BaseException | None) -> None:
+        """End a process that a handler forked, where it comes out of the handler: calls, channel
+        and answers are its parent's.
+        """
+        if os.getpid() == self._pid:
+            return
+        code = error.code if isinstance(error, SystemExit) else None
+        os._exit(code if isinstance(code, int) else 0 if error is None or code is None else 1)
 
     def serve(self) -> None:
         """Answer the host until it is done with this worker; does not return."""
@@ -136,8 +149,6 @@ class Worker:
             from synapse._pool import Pool
 
             self._pool = Pool(settings.concurrency, self._run_in_pool)
-
-    # Reading
 
     def _begin(self, early: list[Frame]) -> None:
         """Deal with what came with the `Welcome`, before there is a follower that might read."""
@@ -218,6 +229,8 @@ class Worker:
         runs while reading is held.
         """
         tasks: list[Call] = []
+        # With a pool, `_ready` is nobody's: the main thread runs what it finds there.
+        ready: deque[Call] | list[Call] = self._ready if self._pool is None else []
         accept = self._requests.accept
         for kind, id, meta, payload in frames:
             if kind == _frames.REQUEST:
@@ -227,7 +240,7 @@ class Worker:
                 elif call.handler.is_async:
                     tasks.append(call)
                 else:
-                    self._ready.append(call)
+                    ready.append(call)
             elif kind == _frames.CANCEL:
                 self._cancel(id)
             elif kind == _frames.PING:
@@ -237,8 +250,7 @@ class Worker:
             else:
                 self.ignored += 1
         if self._pool is not None:
-            self._pool.submit(self._ready)
-            self._ready.clear()
+            self._pool.submit(ready)
             self.channel.flush()
         return tasks
 
@@ -276,20 +288,23 @@ class Worker:
             if call.handler.is_async and self._tasks is not None:
                 self._tasks.cancel(call)
 
-    # Running
-
     def _interrupt_waiting(self, call: Call) -> None:
         """Answer a call that was cancelled before it started, whoever of reader and runner finds
         out first.
         """
         with self._cancelling:
             if not call.answered:
+                # It may stay queued for a while, and nobody counts it any more.
+                call.payload = None
                 self.end(call, self.answers.interrupted(call.id))
         self.channel.flush()
 
     def _run_in_pool(self, call: Call) -> None:
-        self._run(call)
-        self.channel.flush()
+        try:
+            self._run(call)
+            self.channel.flush()
+        except BaseException:
+            _leave_faulty()
 
     def _run(self, call: Call) -> None:
         """Run a synchronous handler to its answer, which leaves with the next flush."""
@@ -314,8 +329,10 @@ class Worker:
         try:
             value = contextvars.copy_context().run(_enter, call, arguments, named)
         except BaseException as error:
+            self.leave_child(error)
             answer = answers.failure(call.id, call.handler, error)
         else:
+            self.leave_child(None)
             answer = answers.success(call.id, value)
         self.end(call, answers.interrupted(call.id) if call.cancelled else answer)
 
@@ -325,9 +342,13 @@ class Worker:
         if output.partials:
             output.end_call(call)
         call.answered = True
+        # The task holds its context, and that the call.
+        call.task = None
+        self._ending.add(call)
         # Before the answer can leave: the host may use the number again at once.
         del self._calls[call.id]
         self.channel.post(answer)
+        self._ending.discard(call)
         if self.drain.begun and not self._calls:
             self.drain.finished()
 
