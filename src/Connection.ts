@@ -8,7 +8,6 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,21 +16,11 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
+import { closed, endOf, messageOf, protocolError, startFailed, withDelivery } from "./internal/connectionEnd.ts"
 import * as Msgpack from "./internal/msgpack.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
 import { Pipeline } from "./internal/pipeline.ts"
-import type { Delivery } from "./SynapseError.ts"
-import {
-  Closed,
-  EncodeFailed,
-  FrameTooLarge,
-  isSynapseError,
-  ProtocolError,
-  StartFailed,
-  SynapseError,
-  Unresponsive,
-  WorkerExited
-} from "./SynapseError.ts"
+import { EncodeFailed, FrameTooLarge, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
  * One call to make.
@@ -434,61 +423,6 @@ const decodeLog = (frame: Envelope.Frame): Envelope.Log => {
     return decodeLogUnknown(Envelope.decodePayload(frame.payload))
   } catch (error) {
     throw new Error(`Log does not decode: ${messageOf(error)}`)
-  }
-}
-
-const closed = new SynapseError({ reason: new Closed({ delivery: "unknown" }) })
-
-const messageOf = (error: unknown): string => {
-  if (Exit.isExit(error)) return Exit.isFailure(error) ? Cause.pretty(error.cause) : "it stopped"
-  return error instanceof Error ? error.message : String(error)
-}
-
-const protocolError = (error: unknown): SynapseError =>
-  new SynapseError({ reason: new ProtocolError({ detail: messageOf(error), delivery: "unknown" }) })
-
-const startFailed = (kind: StartFailed["kind"], detail: string): SynapseError =>
-  new SynapseError({ reason: new StartFailed({ kind, detail }) })
-
-// A local process says why its socket ended; any other socket just ends.
-const endOf = (error: Socket.SocketError, greeted: boolean): SynapseError => {
-  const cause = error.reason._tag === "SocketReadError" ? error.reason.cause : undefined
-  if (isSynapseError(cause)) return greeted ? cause : beforeHello(cause)
-  return greeted
-    ? protocolError(error)
-    : startFailed("exit", `The worker closed its channel before it said hello: ${error.message}`)
-}
-
-const beforeHello = (error: SynapseError): SynapseError => {
-  const { reason } = error
-  if (reason._tag !== "WorkerExited") return error
-  const how = reason.signal === null ? `exited with code ${reason.exitCode}` : `was ended by ${reason.signal}`
-  return new SynapseError({
-    reason: new StartFailed({
-      kind: "exit",
-      detail: `Python ${how} before the module had been loaded`,
-      exitCode: reason.exitCode,
-      signal: reason.signal,
-      stderr: [reason.crashDump, reason.stderr].filter((text) => text !== "").join("\n")
-    })
-  })
-}
-
-/** The same end, seen by a call that got this far. */
-const withDelivery = (error: SynapseError, delivery: Delivery): SynapseError => {
-  const { reason } = error
-  if (reason.delivery === delivery) return error
-  switch (reason._tag) {
-    case "WorkerExited":
-      return new SynapseError({ reason: new WorkerExited({ ...reason, delivery }) })
-    case "Unresponsive":
-      return new SynapseError({ reason: new Unresponsive({ ...reason, delivery }) })
-    case "ProtocolError":
-      return new SynapseError({ reason: new ProtocolError({ ...reason, delivery }) })
-    case "Closed":
-      return new SynapseError({ reason: new Closed({ delivery }) })
-    default:
-      return error
   }
 }
 
