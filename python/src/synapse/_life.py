@@ -86,6 +86,35 @@ def close_in_child(detach_channel: Callable[[], int]) -> None:
         os.register_at_fork(after_in_child=close)
 
 
+def restore_signals_in_child() -> None:
+    """In a forked child, let signals do again what they do to any process; handlers that the module
+    has set stay.
+    """
+    import signal
+
+    if not hasattr(os, "register_at_fork"):
+        return
+    masks = threading.local()
+
+    # Held back meanwhile: Python drops what reaches a child before it is set up.
+    def hold() -> None:
+        # Asked first: blocking them may run a handler of the module, which may raise.
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _signal_handlers)
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def restore() -> None:
+        for number, handler in _signal_handlers.items():
+            with contextlib.suppress(OSError, ValueError):
+                if signal.getsignal(number) is handler:
+                    signal.signal(number, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=restore)
+
+
 def _is_stream(fd: int) -> bool:
     try:
         mode = os.fstat(fd).st_mode
@@ -196,16 +225,34 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+# What this process does at a signal, which is not for the children it forks.
+_signal_handlers: Final[dict[int, Callable[[int, Any], None]]] = {}
+
+
+def on_interrupt() -> None:
+    """SIGINT does nothing: it goes to the host as well, which decides."""
+    import signal
+
+    _handle_signal(signal.SIGINT, lambda: None)
+
+
 def on_terminate(leave: Callable[[], None]) -> None:
     """SIGTERM calls `leave`, in a thread of its own."""
     import signal
 
-    def start(_number: int, _frame: Any) -> None:
-        # The main thread may have been interrupted anywhere, with any lock in its hands.
-        _thread.start_new_thread(leave, ())
+    # The main thread may have been interrupted anywhere, with any lock in its hands.
+    _handle_signal(signal.SIGTERM, lambda: _thread.start_new_thread(leave, ()))
 
+
+def _handle_signal(number: int, act: Callable[[], object]) -> None:
+    import signal
+
+    def handle(_number: int, _frame: Any) -> None:
+        act()
+
+    _signal_handlers[number] = handle
     with contextlib.suppress(OSError, ValueError):
-        signal.signal(signal.SIGTERM, start)
+        signal.signal(number, handle)
 
 
 def end(code: int, *, orphaned: bool = False) -> NoReturn:

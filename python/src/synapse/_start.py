@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import re
-import signal
 import socket
 import sys
 import sysconfig
@@ -32,7 +31,8 @@ def run(arguments: list[str]) -> NoReturn:
     _life.claim_descriptors()
     _life.tie_to_host()
     _life.watch_crashes()
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    _life.on_interrupt()
+    _life.restore_signals_in_child()
     entrypoint = _entrypoint(arguments)
     channel = _channel()
     broken: list[str] = []

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from wire import GO_AWAY, SUCCESS, Worker
+
+Start = Callable[..., Worker]
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+
+@forks
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_a_child_that_was_forked_while_the_worker_leaves(
+    start: Start, tmp_path: Path, number: str
+) -> None:
+    os.mkfifo(tmp_path / "leaving")
+    worker = start(f"""
+        import os, signal, time
+        import synapse
+
+        @synapse.handler
+        def main():
+            open("leaving").close()
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(600)
+                os._exit(0)
+            # At once: it may not have returned from the fork.
+            os.kill(pid, signal.{number})
+            limit = time.monotonic() + 10
+            while time.monotonic() < limit:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return "it lives on"
+    """)
+    worker.request("main")
+    with (tmp_path / "leaving").open("w"):
+        os.kill(worker.process.pid, signal.SIGTERM)
+        assert worker.receive().kind == GO_AWAY
+    answer = worker.receive()
+    assert (answer.kind, answer.payload) == (SUCCESS, -getattr(signal, number))
+
+
+@forks
+def test_a_child_keeps_the_signal_handlers_of_the_module(start: Start) -> None:
+    worker = start("""
+        import os, signal, time
+        import synapse
+
+        @synapse.handler
+        def main():
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(42))
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(600)
+                os._exit(0)
+            os.kill(pid, signal.SIGTERM)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """)
+    assert worker.value("main") == 42
