@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,3 +67,45 @@ def test_a_child_keeps_the_signal_handlers_of_the_module(start: Start) -> None:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     """)
     assert worker.value("main") == 42
+
+
+def test_a_stream_of_c_that_is_locked_does_not_hold_up_the_follower(start: Start) -> None:
+    worker = start("""
+        import ctypes, os, threading, time
+        import synapse
+
+        libc = ctypes.CDLL(None)
+        libc.fdopen.restype = ctypes.c_void_p
+
+        @synapse.handler
+        def begin():
+            read, _ = os.pipe()
+            file = ctypes.c_void_p(libc.fdopen(read, b"r"))
+            threading.Thread(target=libc.fgetc, args=(file,), daemon=True).start()
+
+        @synapse.handler
+        def slow():
+            time.sleep(3)
+    """)
+    worker.value("begin")
+    # The follower goes to sleep, and flushes before it does.
+    time.sleep(0.5)
+    worker.request("slow")
+    time.sleep(0.1)
+    worker.ping()
+
+
+def test_what_c_printed_without_ending_the_line_is_let_go(start: Start) -> None:
+    worker = start("""
+        import ctypes, os
+        import synapse
+
+        libc = ctypes.CDLL(None)
+
+        @synapse.handler
+        def main():
+            libc.printf(b"unended")
+    """)
+    worker.value("main")
+    assert worker.process.stdout is not None
+    assert os.read(worker.process.stdout.fileno(), 100) == b"unended"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from typing import Any
 
 _IOLBF = 1
@@ -29,14 +28,20 @@ def line_buffer_stdout() -> None:
     with contextlib.suppress(Exception):
         import ctypes
 
-        name = "__stdoutp" if sys.platform == "darwin" else "stdout"
-        stdout = ctypes.c_void_p.in_dll(_libc, name)
-        _libc.setvbuf(stdout, None, _IOLBF, ctypes.c_size_t(0))
+        _libc.setvbuf(_stream("stdout"), None, _IOLBF, ctypes.c_size_t(0))
 
 
 def flush_all() -> None:
-    """Write what C code has printed without ending the line."""
-    flush: Callable[[None], int] | None = getattr(_libc, "fflush", None)
-    if flush is not None:
+    """Write what C code has printed without ending the line.
+
+    Other streams are left alone: one that somebody is reading is locked until there is something.
+    """
+    for name in ("stdout", "stderr"):
         with contextlib.suppress(Exception):
-            flush(None)
+            _libc.fflush(_stream(name))
+
+
+def _stream(name: str) -> Any:
+    import ctypes
+
+    return ctypes.c_void_p.in_dll(_libc, f"__{name}p" if sys.platform == "darwin" else name)
