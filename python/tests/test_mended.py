@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from wire import GO_AWAY, SUCCESS, Worker
+from wire import GO_AWAY, SUCCESS, Worker, write
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -109,3 +109,45 @@ def test_what_c_printed_without_ending_the_line_is_let_go(start: Start) -> None:
     worker.value("main")
     assert worker.process.stdout is not None
     assert os.read(worker.process.stdout.fileno(), 100) == b"unended"
+
+
+def test_dataclasses_work_in_a_module_called_like_one_of_the_standard_library(
+    launch: Start, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        """
+        from __future__ import annotations
+        import pickle, statistics, sys
+        from dataclasses import dataclass
+        from typing import ClassVar
+        import synapse
+
+        @dataclass
+        class Point:
+            x: int
+            y: int = 2
+            z: ClassVar[int] = 3
+
+        @synapse.handler
+        def main(point: Point):
+            assert pickle.loads(pickle.dumps(point)) == point
+            assert statistics.mean([1, 3]) == 2 and not hasattr(statistics, "Point")
+            return [__name__, point]
+        """,
+        "statistics.py",
+    )
+    worker = launch("statistics")
+    worker.welcome()
+    assert worker.value("main", {"x": 1, "y": 2}) == ["_synapse_statistics", {"x": 1, "y": 2}]
+
+
+def test_a_package_called_like_one_of_the_standard_library_imports_its_parts(
+    launch: Start, tmp_path: Path
+) -> None:
+    source = "import synapse\nfrom .part import one\n@synapse.handler\ndef main(): return one\n"
+    write(tmp_path, source, "statistics/__init__.py")
+    write(tmp_path, "one = 1\n", "statistics/part.py")
+    worker = launch("statistics")
+    worker.welcome()
+    assert worker.value("main") == 1

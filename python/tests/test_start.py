@@ -182,7 +182,7 @@ def test_a_module_may_be_called_like_one_of_the_standard_library(
     )
     worker = launch("json")
     worker.welcome()
-    assert worker.value("main") == ["json", "{}", str(tmp_path / "json.py")]
+    assert worker.value("main") == ["_synapse_json", "{}", str(tmp_path / "json.py")]
 
 
 def test_files_beside_the_module_do_not_replace_the_standard_library(

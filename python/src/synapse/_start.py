@@ -108,7 +108,7 @@ def load(entrypoint: str, directory: str) -> ModuleType:
     """Import the module of the user.
 
     A module at the top is loaded from its file, so that one named like a module of the standard
-    library is found; it is not put in that one's place then.
+    library is found; it is not put in that one's place then, but known by a private name.
     """
     name = entrypoint.partition(".")[0]
     if name == "synapse":
@@ -122,11 +122,13 @@ def load(entrypoint: str, directory: str) -> ModuleType:
     else:
         return importlib.import_module(name)
     package = [os.path.dirname(path)] if file.endswith("__init__.py") else None
+    if name in sys.stdlib_module_names or name in sys.modules:
+        # What looks itself up in `sys.modules`, as dataclasses do, must not find the other one.
+        name = f"_synapse_{name}"
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if name not in sys.stdlib_module_names and name not in sys.modules:
-        sys.modules[name] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
