@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from wire import GO_AWAY, SUCCESS, Worker, write
+
+from synapse import _convert
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -151,3 +155,39 @@ def test_a_package_called_like_one_of_the_standard_library_imports_its_parts(
     worker = launch("statistics")
     worker.welcome()
     assert worker.value("main") == 1
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_the_required_keys_of_a_typed_dict_are_known(
+    monkeypatch: pytest.MonkeyPatch, future: str
+) -> None:
+    source = f"""{future}
+try:
+    from typing import Annotated, NotRequired, Required, TypedDict
+except ImportError:
+    from typing_extensions import Annotated, NotRequired, Required, TypedDict
+
+class Base(TypedDict):
+    a: int
+    b: NotRequired[int]
+
+class Part(Base, total=False):
+    c: Required[int]
+    d: int
+    e: Annotated[Required[int], "noted"]
+"""
+    module = types.ModuleType("mended_typed_dicts")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    try:
+        # Without the future imports of this file.
+        exec(compile(source, "mended_typed_dicts.py", "exec", dont_inherit=True), vars(module))
+    except ImportError:
+        pytest.skip("there is no NotRequired")
+    names = vars(module)
+    base, part = _convert.converter(names["Base"]), _convert.converter(names["Part"])
+    assert base.convert({"a": 1}, "$") == {"a": 1}
+    whole = {"a": 1, "c": 3, "e": 5}
+    assert part.convert(whole, "$") == whole
+    for name in whole:
+        with pytest.raises(_convert.ConvertIssue, match=f"missing required field `{name}`"):
+            part.convert({key: whole[key] for key in whole if key != name}, "$")

@@ -358,9 +358,16 @@ class _Fields:
         self._names = tuple(names)
 
     @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self._kind, include_extras=True)
+
+    @functools.cached_property
     def converters(self) -> dict[str, Converter]:
-        hints = typing.get_type_hints(self._kind, include_extras=True)
-        return {name: converter(hints.get(name, Any)) for name in self._names}
+        return {name: converter(self.hints.get(name, Any)) for name in self._names}
+
+    @functools.cached_property
+    def required(self) -> abc.Collection[str]:
+        return self._required
 
     def convert(self, value: Any, path: str) -> dict[str, Any]:
         if type(value) is not dict:
@@ -369,13 +376,37 @@ class _Fields:
         for name, each in self.converters.items():
             if name in value:
                 result[name] = each.convert(value[name], f"{path}.{name}")
-            elif name in self._required:
+            elif name in self.required:
                 raise ConvertIssue(path, f"Object missing required field `{name}`")
         return result
 
 
+class _TypedDictFields(_Fields):
+    @functools.cached_property
+    def required(self) -> abc.Collection[str]:
+        # Where annotations are text, the class has not seen what is said in them, only its `total`.
+        required = set(self._required)
+        for name, hint in self.hints.items():
+            says = tuple(_qualifiers(hint))
+            if "Required" in says:
+                required.add(name)
+            elif "NotRequired" in says:
+                required.discard(name)
+        return required
+
+
+def _qualifiers(hint: Any) -> abc.Iterator[str]:
+    """The names of what is around a type: `Annotated`, `Required` and their like."""
+    while (origin := typing.get_origin(hint)) is not None:
+        name = "Annotated" if origin is typing.Annotated else getattr(origin, "__name__", "")
+        if name not in ("Annotated", "Required", "NotRequired", "ReadOnly"):
+            return
+        yield name
+        hint = typing.get_args(hint)[0]
+
+
 def _typed_dict(kind: Any) -> Converter:
-    fields = _Fields(kind, kind.__required_keys__, kind.__annotations__)
+    fields = _TypedDictFields(kind, kind.__required_keys__, kind.__annotations__)
     return Converter("object", fields.convert)
 
 
