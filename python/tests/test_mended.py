@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import sys
 import time
 import types
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wire import GO_AWAY, SUCCESS, Worker, write
 
-from synapse import _convert
+import synapse
+from synapse import _convert, _declared
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -191,3 +196,96 @@ class Part(Base, total=False):
     for name in whole:
         with pytest.raises(_convert.ConvertIssue, match=f"missing required field `{name}`"):
             part.convert({key: whole[key] for key in whole if key != name}, "$")
+
+
+class Left(synapse.Error):
+    left: int
+    shared: str = "l"
+
+
+class Right(synapse.Error):
+    right: int = 2
+    shared: str = "r"
+
+
+class Both(Left, Right):
+    own: int = 3
+
+
+@dataclass
+class Plain(synapse.Error):
+    x: int
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Frozen(synapse.Error):
+    """It is frozen."""
+
+    x: int = 1
+
+
+@dataclass
+class Mixed(Right):
+    x: int
+
+
+class WithInit(synapse.Error):
+    """It has its own."""
+
+    limit: int
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+
+def test_an_error_of_two_errors_has_the_fields_of_both() -> None:
+    error = Both("m", left=1)
+    fields = {"left": 1, "shared": "l", "right": 2, "own": 3}
+    assert _declared.to_fields(error) == {"_tag": "Both", "message": "m", **fields}
+
+
+@pytest.mark.parametrize(
+    ("error", "fields"),
+    [
+        (Plain(3, ["t"]), {"_tag": "Plain", "message": "Plain", "x": 3, "tags": ["t"]}),
+        (Frozen(), {"_tag": "Frozen", "message": "It is frozen.", "x": 1}),
+        (Mixed(4), {"_tag": "Mixed", "message": "Mixed", "right": 2, "shared": "r", "x": 4}),
+        (WithInit(5), {"_tag": "WithInit", "message": "It has its own.", "limit": 5}),
+    ],
+    ids=lambda value: value["_tag"] if isinstance(value, dict) else "",
+)
+def test_an_error_with_another_init_has_a_message_and_fields(
+    error: synapse.Error, fields: dict[str, Any]
+) -> None:
+    assert _declared.to_fields(error) == fields
+    assert str(error) == fields["message"]
+    for copied in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert _declared.to_fields(copied) == fields
+        assert type(copied) is type(error)
+
+
+def test_a_field_that_another_init_leaves_out_is_told() -> None:
+    @dataclass
+    class Short(Left):
+        x: int
+
+    with pytest.raises(TypeError, match=r"`.*Short` was made without its field `left`"):
+        _declared.to_fields(Short(1))
+
+
+def test_a_dataclass_that_is_an_error_travels_as_a_value(start: Start) -> None:
+    worker = start("""
+        from dataclasses import dataclass
+        import synapse
+
+        @dataclass
+        class TooLong(synapse.Error):
+            limit: int
+
+        @synapse.handler(raises=TooLong)
+        def main():
+            raise TooLong(3)
+    """)
+    got = worker.call("main")
+    assert got.payload == {"_tag": "TooLong", "message": "TooLong", "limit": 3}

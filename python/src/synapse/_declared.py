@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from itertools import chain
 from typing import Any, ClassVar
 
 _OF_EXCEPTIONS = "every exception has an attribute of that name: give the field another one"
@@ -16,6 +17,13 @@ _RESERVED = {
     "add_note": _OF_EXCEPTIONS,
     "with_traceback": _OF_EXCEPTIONS,
 }
+
+
+class _DefaultMessage:
+    """The message of an error whose `__init__` calls no other, such as that of a dataclass."""
+
+    def __get__(self, error: object, cls: type) -> str:
+        return _default_message(cls)
 
 
 class Error(Exception):
@@ -41,7 +49,7 @@ class Error(Exception):
         'The prompt does not fit.'
     """
 
-    message: str
+    message: str = _DefaultMessage()  # type: ignore[assignment]
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -54,7 +62,8 @@ class Error(Exception):
                     f"{_RESERVED[name]}"
                 )
         own = [name for name in annotated if not name.startswith("_")]
-        cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
+        inherited = [base._fields for base in cls.__bases__ if issubclass(base, Error)]
+        cls._fields = tuple(dict.fromkeys(chain(*inherited, own)))
 
     def __init__(self, message: str | None = None, /, **fields: Any) -> None:
         cls = type(self)
@@ -85,11 +94,14 @@ class Error(Exception):
             # A default that can change belongs to one error, not to all.
             setattr(self, name, fields[name] if name in fields else copy.copy(getattr(cls, name)))
 
+    def __str__(self) -> str:
+        return str(self.message)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (
             type(self),
             self.message,
-            {name: getattr(self, name) for name in self._fields},
+            {name: getattr(self, name) for name in self._fields if hasattr(self, name)},
         )
 
 
@@ -97,21 +109,45 @@ def _annotations(cls: type) -> list[str]:
     # From 3.14 on annotations are made on demand, and reading them may fail on names that do not
     # exist yet.
     names = inspect.get_annotations(cls) if "__annotations__" in cls.__dict__ else {}
-    return [name for name, kind in names.items() if "ClassVar" not in str(kind)]
+    return [
+        name
+        for name, kind in names.items()
+        if not any(each in str(kind) for each in ("ClassVar", "InitVar"))
+    ]
 
 
 def _rebuild(cls: type[Error], message: str, fields: dict[str, Any]) -> Error:
-    return cls(message, **fields)
+    if cls.__init__ is Error.__init__:
+        return cls(message, **fields)
+    # Another `__init__` takes what it likes.
+    error = cls.__new__(cls, message)
+    for name, value in (("message", message), *fields.items()):
+        # Not that of the class, which may be frozen.
+        object.__setattr__(error, name, value)
+    return error
 
 
 def _default_message(cls: type) -> str:
     doc = cls.__dict__.get("__doc__")
+    if "__dataclass_fields__" in cls.__dict__ and str(doc).startswith(f"{cls.__name__}("):
+        # Nobody wrote it: it is the signature.
+        doc = None
     lines = doc.strip().splitlines() if isinstance(doc, str) else []
     return lines[0] if lines else cls.__qualname__
 
 
 def to_fields(error: Error) -> dict[str, Any]:
-    """What a declared error is on the wire."""
+    """What a declared error is on the wire.
+
+    Raises:
+        TypeError: It lacks a field.
+    """
+    for name in error._fields:
+        if not hasattr(error, name):
+            raise TypeError(
+                f"`{type(error).__qualname__}` was made without its field `{name}`: "
+                "its `__init__` does not set it"
+            )
     return {
         "_tag": type(error).__name__,
         "message": error.message,
