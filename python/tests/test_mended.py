@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import GO_AWAY, SUCCESS, Worker, write
+from wire import GO_AWAY, SHUTDOWN, SUCCESS, Worker, encode, frame, write
 
 import synapse
 from synapse import _convert, _declared
@@ -289,3 +290,21 @@ def test_a_dataclass_that_is_an_error_travels_as_a_value(start: Start) -> None:
     """)
     got = worker.call("main")
     assert got.payload == {"_tag": "TooLong", "message": "TooLong", "limit": 3}
+
+
+@pytest.mark.parametrize("grace", [math.inf, 1e300, 2**63])
+def test_a_grace_without_end_waits_for_what_runs(start: Start, grace: float) -> None:
+    worker = start("""
+        import time
+        import synapse
+
+        @synapse.handler
+        def main():
+            time.sleep(0.3)
+            return 1
+    """)
+    id = worker.request("main")
+    worker.send(frame(SHUTDOWN, 0, encode(grace)))
+    got = worker.receive()
+    assert (got.kind, got.id) == (SUCCESS, id)
+    assert worker.wait() == 0

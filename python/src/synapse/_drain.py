@@ -59,6 +59,8 @@ class Drain:
             return
         self._shutting_down = True
         self.begun = True
+        # A longer one, or one without an end, no lock can wait for.
+        grace = min(grace, threading.TIMEOUT_MAX)
         threading.Thread(
             target=self._shut_down, args=(grace,), name="synapse-shutdown", daemon=True
         ).start()
