@@ -6,18 +6,20 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from wire import GO_AWAY, SHUTDOWN, SUCCESS, Worker, encode, frame, write
 
 import synapse
-from synapse import _convert, _declared
+from synapse import _convert, _declared, _drain, _life
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -308,3 +310,81 @@ def test_a_grace_without_end_waits_for_what_runs(start: Start, grace: float) -> 
     got = worker.receive()
     assert (got.kind, got.id) == (SUCCESS, id)
     assert worker.wait() == 0
+
+
+class FakeWorker:
+    """A worker whose table of calls the test fills."""
+
+    def __init__(self) -> None:
+        self.open_calls = 0
+        self.done: list[str] = []
+        self.channel = SimpleNamespace(
+            send=lambda _frame: self.done.append("told"),
+            finish=lambda _seconds: self.done.append("finished"),
+        )
+
+    def end_output(self) -> None:
+        self.done.append("output")
+
+    def cancel_all(self) -> None:
+        self.done.append("cancelled")
+
+
+def test_a_call_that_was_accepted_as_the_drain_began_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = FakeWorker()
+    drain = _drain.Drain(worker)  # type: ignore[arg-type]
+    lingering, go_on, left = threading.Event(), threading.Event(), threading.Event()
+
+    def linger(_seconds: float) -> None:
+        lingering.set()
+        go_on.wait(10)
+
+    def leave(_code: int) -> None:
+        worker.done.append(f"left with {worker.open_calls} open")
+        left.set()
+
+    monkeypatch.setattr(_drain, "time", SimpleNamespace(sleep=linger, monotonic=time.monotonic))
+    monkeypatch.setattr(_life, "end", leave)
+    monkeypatch.setattr(_life, "leave_within", lambda *_: None, raising=False)
+    threading.Thread(target=drain.go_away, daemon=True).start()
+    assert lingering.wait(10)
+    worker.open_calls = 2
+    go_on.set()
+    assert not left.wait(0.2)
+    worker.open_calls = 1
+    drain.finished()
+    assert not left.wait(0.2)
+    worker.open_calls = 0
+    drain.finished()
+    assert left.wait(10)
+    assert worker.done == ["told", "output", "finished", "left with 0 open"]
+
+
+@pytest.mark.parametrize("by", ["shutdown", "signal"])
+def test_a_host_that_reads_nothing_does_not_hold_up_the_end(start: Start, by: str) -> None:
+    worker = start("""
+        import threading
+        import synapse
+
+        printed = threading.Semaphore(0)
+
+        def unended():
+            print("x" * 60_000, end="")
+            printed.release()
+            threading.Event().wait()
+
+        @synapse.handler
+        def main():
+            for _ in range(100):
+                threading.Thread(target=unended, daemon=True).start()
+            for _ in range(100):
+                printed.acquire()
+    """)
+    worker.value("main")
+    if by == "signal":
+        os.kill(worker.process.pid, signal.SIGTERM)
+    else:
+        worker.send(frame(SHUTDOWN, 0, encode(0)))
+    assert worker.process.wait(10) == 0

@@ -27,14 +27,20 @@ class Drain:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._finished = threading.Event()
+        self._finished = threading.Condition()
         self._shutting_down = False
         self._deadline = 0.0
         self.begun = False
 
     def finished(self) -> None:
         """The last open call has ended."""
-        self._finished.set()
+        with self._finished:
+            self._finished.notify_all()
+
+    def _await_calls(self, seconds: float | None = None) -> None:
+        """Wait until no call is open: the one that ended may not have been the last."""
+        with self._finished:
+            self._finished.wait_for(lambda: not self._worker.open_calls, seconds)
 
     def go_away(self) -> None:
         """Tell the host to send nothing more, finish what runs, and leave: without the host having
@@ -47,9 +53,10 @@ class Drain:
         self.begun = True
         worker = self._worker
         worker.channel.send(make_frame(GO_AWAY, 0))
-        if worker.open_calls:
-            self._finished.wait()
+        self._await_calls()
         time.sleep(_LINGER_SECONDS)
+        # A request that was being accepted as this began is a call by now.
+        self._await_calls()
         if not self._shutting_down:
             self._leave()
 
@@ -67,21 +74,20 @@ class Drain:
 
     def _shut_down(self, grace: float) -> None:
         worker = self._worker
-        deadline = self._deadline = time.monotonic() + grace
-        # The answer that ended the drain may not have been the last thing to happen: look at the
-        # table itself.
-        while worker.open_calls and time.monotonic() < deadline:
-            self._finished.wait(max(0.0, deadline - time.monotonic()))
-            self._finished.clear()
+        self._deadline = time.monotonic() + grace
+        self._await_calls(max(0.0, grace))
         if worker.open_calls:
             worker.cancel_all()
-            self._finished.wait(_CANCELLING_SECONDS)
+            self._await_calls(_CANCELLING_SECONDS)
         self._leave()
 
     def _leave(self) -> None:
         worker = self._worker
+        writing = max(_WRITING_SECONDS, self._deadline - time.monotonic())
+        # Whatever is written from here on may wait for a host that does not read.
+        _life.leave_within(writing, 0)
         worker.end_output()
-        worker.channel.finish(max(_WRITING_SECONDS, self._deadline - time.monotonic()))
+        worker.channel.finish(writing)
         _life.end(0)
 
     def on_host_gone(self) -> None:

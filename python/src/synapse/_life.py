@@ -260,9 +260,7 @@ def end(code: int, *, orphaned: bool = False) -> NoReturn:
 
     With `orphaned`, what this process started ends with it.
     """
-    threading.Thread(
-        target=_leave_after, args=(_ENDING_SECONDS, code, orphaned), daemon=True
-    ).start()
+    leave_within(_ENDING_SECONDS, code, orphaned=orphaned)
     try:
         import atexit
 
@@ -281,8 +279,13 @@ def end(code: int, *, orphaned: bool = False) -> NoReturn:
     os._exit(code)
 
 
+def leave_within(seconds: float, code: int, *, orphaned: bool = False) -> None:
+    """Leave after that time, unless the process has left by then."""
+    threading.Thread(target=_leave_after, args=(seconds, code, orphaned), daemon=True).start()
+
+
 def _leave_after(seconds: float, code: int, orphaned: bool = False) -> None:
-    time.sleep(seconds)
+    time.sleep(min(seconds, threading.TIMEOUT_MAX))
     if orphaned:
         _end_descendants()
     os._exit(code)
