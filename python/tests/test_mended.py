@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from wire import GO_AWAY, SHUTDOWN, SUCCESS, Worker, encode, frame, write
 
 import synapse
-from synapse import _convert, _declared, _drain, _life
+from synapse import _channel, _convert, _declared, _drain, _life
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -388,3 +389,61 @@ def test_a_host_that_reads_nothing_does_not_hold_up_the_end(start: Start, by: st
     else:
         worker.send(frame(SHUTDOWN, 0, encode(0)))
     assert worker.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "TimeoutError('late')",
+        "ConnectionResetError(errno.ECONNRESET, 'of another')",
+        "BlockingIOError()",
+        "ValueError('v')",
+        "SystemExit()",
+        "KeyboardInterrupt()",
+    ],
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_a_signal_handler_raises_does_not_end_the_worker(
+    start: Start, error: str, kind: str
+) -> None:
+    worker = start(f"""
+        import errno, signal
+        import synapse
+
+        def late(*_):
+            raise {error}
+
+        signal.signal(signal.SIGUSR1, late)
+
+        @synapse.handler
+        {kind} main():
+            return 1
+    """)
+    assert worker.value("main") == 1
+    # Until it waits again.
+    time.sleep(0.3)
+    os.kill(worker.process.pid, signal.SIGUSR1)
+    record = worker.next_log()
+    assert record["exception"]["type"] == error.partition("(")[0]
+    if kind == "def":
+        assert record["logger"] == "synapse"
+    assert worker.value("main") == 1
+
+
+@pytest.mark.parametrize("end", ["end", "reset", "closed"])
+def test_a_channel_that_broke_is_the_end_of_the_host(end: str) -> None:
+    ours, theirs = socket.socketpair()
+    channel = _channel.Channel(ours)
+    if end == "closed":
+        ours.close()
+    elif end == "reset":
+        ours.send(b"never read")
+    theirs.close()
+
+    def leave() -> None:
+        raise EOFError
+
+    channel.on_host_gone = leave
+    with pytest.raises(EOFError):
+        channel.read()
+    ours.close()

@@ -4,11 +4,13 @@ something ready.
 
 from __future__ import annotations
 
+import errno
+import logging
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeGuard
 
 from synapse._frames import Buffer, Frame, FrameReader, Outgoing
 from synapse._life import leave_orphaned
@@ -17,6 +19,41 @@ from synapse._life import leave_orphaned
 _LARGE: Final = 64 * 1024
 _BATCH: Final = 256 * 1024
 _NOT_WAITING: Final = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+# What a socket says that will not work again.
+_BROKEN: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EBADF",
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EINVAL",
+        "EIO",
+        "ENETDOWN",
+        "ENETRESET",
+        "ENOTCONN",
+        "ENOTSOCK",
+        "EPIPE",
+        "ESHUTDOWN",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)
+
+
+def _is_of_socket(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the socket itself failed: what a signal handler raises has been through a frame of
+    its own.
+    """
+    traceback = error.__traceback__
+    return isinstance(error, OSError) and (traceback is None or traceback.tb_next is None)
+
+
+def _log_raised(error: BaseException) -> None:
+    logging.getLogger("synapse").error(
+        "A signal handler raised while the worker waited for the host", exc_info=error
+    )
 
 
 class Channel:
@@ -67,8 +104,6 @@ class Channel:
             frames = self._reader.read(receive)
         except BlockingIOError:
             return []
-        except OSError:
-            frames = None
         if frames is None:
             self.on_host_gone()
             leave_orphaned()
@@ -76,10 +111,28 @@ class Channel:
 
     def _receive(self, into: memoryview) -> int:
         # The one place that waits for the host: polling before blocking belongs here.
-        return self._socket.recv_into(into)
+        return self._receive_as(into, 0)
 
     def _receive_arrived(self, into: memoryview) -> int:
-        return self._socket.recv_into(into, 0, _NOT_WAITING)
+        return self._receive_as(into, _NOT_WAITING)
+
+    def _receive_as(self, into: memoryview, flags: int) -> int:
+        """How many bytes were received; none at the end of the channel, however it came."""
+        received: list[int] = []
+        while not received:
+            try:
+                # In one step: a signal handler of the module may raise as soon as there is one, and
+                # the number of bytes that have arrived would be lost.
+                received.extend(map(self._socket.recv_into, (into,), (0,), (flags,)))
+            except BaseException as error:
+                if not received:
+                    if _is_of_socket(error):
+                        if isinstance(error, BlockingIOError):
+                            raise
+                        if error.errno in _BROKEN:
+                            return 0
+                    _log_raised(error)
+        return received[0]
 
     def post(self, frame: Outgoing) -> None:
         """Queue a frame; it leaves with the next `flush` of any thread."""
