@@ -20,7 +20,7 @@ import pytest
 from wire import GO_AWAY, SHUTDOWN, SUCCESS, Worker, encode, frame, write
 
 import synapse
-from synapse import _channel, _convert, _declared, _drain, _life
+from synapse import _channel, _convert, _declared, _drain, _life, _logs
 
 Start = Callable[..., Worker]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -447,3 +447,44 @@ def test_a_channel_that_broke_is_the_end_of_the_host(end: str) -> None:
     with pytest.raises(EOFError):
         channel.read()
     ours.close()
+
+
+def test_a_huge_line_without_an_end_is_cut_in_linear_time() -> None:
+    sent: list[int] = []
+    sender = SimpleNamespace(is_open=True, send=lambda _l, _n, text, _p: sent.append(len(text)))
+    stream = _logs.LogStream(sender, sys.stdout, 20, "stdout", {})  # type: ignore[arg-type]
+    text = "x" * 100_000_000
+    begun = time.monotonic()
+    stream.write(text)
+    assert time.monotonic() - begun < 2
+    assert sum(sent) + sum(len(each.text) for each in stream._partials.values()) == len(text)
+    assert max(sent) == 64 * 1024
+
+
+def test_print_works_wherever_it_is_called(start: Start) -> None:
+    worker = start("""
+        import synapse
+
+        @synapse.handler
+        def main():
+            for name in (None, 1, "logging.other"):
+                exec("print('printed')", {"__name__": name})
+    """)
+    worker.value("main")
+    assert [each["message"] for each in worker.logs] == ["printed"] * 3
+
+
+def test_a_record_of_a_logger_with_any_name_is_sent(start: Start) -> None:
+    worker = start("""
+        import logging
+        import synapse
+
+        @synapse.handler
+        def main():
+            logging.getLogger("a\\\\udc80b").warning("one")
+            record = logging.makeLogRecord({"name": None, "msg": "two", "levelno": 40})
+            logging.getLogger().handle(record)
+    """)
+    worker.value("main")
+    names = [(each["logger"], each["message"]) for each in worker.logs]
+    assert names == [("a\\udc80b", "one"), ("None", "two")]

@@ -189,11 +189,12 @@ class LogStream(io.TextIOBase):
         # A progress bar writes over its line again and again: only what stands there at last
         # matters.
         rest = rest[rest.rfind("\r", 0, -1) + 1 :]
-        while len(rest) > _MAX_MESSAGE:
-            self._emit(rest[:_MAX_MESSAGE], place)
-            rest = rest[_MAX_MESSAGE:]
+        start = 0
+        while len(rest) - start > _MAX_MESSAGE:
+            self._emit(rest[start : start + _MAX_MESSAGE], place)
+            start += _MAX_MESSAGE
         if rest:
-            self._partials[key] = Partial(rest, place)
+            self._partials[key] = Partial(rest[start:], place)
         return len(text)
 
     def _emit(self, line: str, place: Place) -> None:
@@ -214,9 +215,15 @@ class LogStream(io.TextIOBase):
 
 def _caller(frame: FrameType | None) -> Place:
     # A handler of the logging module writes on behalf of who logs.
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("logging"):
+    while frame is not None and _is_of_logging(frame.f_globals):
         frame = frame.f_back
     return _NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _is_of_logging(names: dict[str, Any]) -> bool:
+    # What `exec` runs has whatever names it was given.
+    name = names.get("__name__")
+    return isinstance(name, str) and name.startswith("logging")
 
 
 class LogHandler(logging.Handler):
@@ -252,7 +259,7 @@ class LogHandler(logging.Handler):
         raised = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         self._sender.send(
             record.levelno,
-            record.name,
+            _sendable(str(record.name)),
             message,
             Place(record.pathname, record.lineno),
             record.created,
