@@ -18,7 +18,9 @@ from synapse._life import leave_orphaned
 # Pieces from this size on are written as they are, smaller ones are joined into one write.
 _LARGE: Final = 64 * 1024
 _BATCH: Final = 256 * 1024
-_NOT_WAITING: Final = getattr(socket, "MSG_DONTWAIT", 0)
+# Arguments of `recv_into`: as much as fits, and without waiting.
+_ALL: Final = (0,)
+_NOT_WAITING: Final = (getattr(socket, "MSG_DONTWAIT", 0),)
 
 
 # What a socket says that will not work again.
@@ -50,10 +52,21 @@ def _is_of_socket(error: BaseException) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and (traceback is None or traceback.tb_next is None)
 
 
-def _log_raised(error: BaseException) -> None:
+def _is_end(error: BaseException) -> bool:
+    """Whether this ends the channel; if not, it is logged, and there may be more to read.
+
+    Raises:
+        BlockingIOError: Nothing has arrived.
+    """
+    if _is_of_socket(error):
+        if isinstance(error, BlockingIOError):
+            raise error
+        if error.errno in _BROKEN:
+            return True
     logging.getLogger("synapse").error(
         "A signal handler raised while the worker waited for the host", exc_info=error
     )
+    return False
 
 
 class Channel:
@@ -111,28 +124,30 @@ class Channel:
 
     def _receive(self, into: memoryview) -> int:
         # The one place that waits for the host: polling before blocking belongs here.
-        return self._receive_as(into, 0)
-
-    def _receive_arrived(self, into: memoryview) -> int:
-        return self._receive_as(into, _NOT_WAITING)
-
-    def _receive_as(self, into: memoryview, flags: int) -> int:
-        """How many bytes were received; none at the end of the channel, however it came."""
         received: list[int] = []
-        while not received:
+        while True:
             try:
                 # In one step: a signal handler of the module may raise as soon as there is one, and
                 # the number of bytes that have arrived would be lost.
-                received.extend(map(self._socket.recv_into, (into,), (0,), (flags,)))
+                received.extend(map(self._socket.recv_into, (into,)))
+                return received[0]
             except BaseException as error:
-                if not received:
-                    if _is_of_socket(error):
-                        if isinstance(error, BlockingIOError):
-                            raise
-                        if error.errno in _BROKEN:
-                            return 0
-                    _log_raised(error)
-        return received[0]
+                if received:
+                    return received[0]
+                if _is_end(error):
+                    return 0
+
+    def _receive_arrived(self, into: memoryview) -> int:
+        received: list[int] = []
+        while True:
+            try:
+                received.extend(map(self._socket.recv_into, (into,), _ALL, _NOT_WAITING))
+                return received[0]
+            except BaseException as error:
+                if received:
+                    return received[0]
+                if _is_end(error):
+                    return 0
 
     def post(self, frame: Outgoing) -> None:
         """Queue a frame; it leaves with the next `flush` of any thread."""
