@@ -231,3 +231,49 @@ def test_pings_are_answered_by_a_worker_with_a_pool(start: Start) -> None:
     got = [worker.receive() for _ in range(301)]
     assert sorted(each.id for each in got if each.kind == SUCCESS) == ids
     assert [each.id for each in got if each.kind == PONG] == [9999]
+
+
+def test_a_dataclass_that_arrived_without_its_defaults_goes_back_with_them(start: Start) -> None:
+    worker = start(
+        """
+        from dataclasses import dataclass, field
+        from typing import Optional
+
+        import synapse
+
+        @dataclass
+        class Inner:
+            a: int = 1
+
+        @dataclass
+        class Point:
+            x: int
+            y: int = 2
+            inner: Optional[list[Inner]] = None
+            tags: list[str] = field(default_factory=list)
+
+        @dataclass
+        class Tree:
+            children: "list[Tree]" = field(default_factory=list)
+            name: str = "leaf"
+
+        @synapse.handler
+        def point(point: Point) -> Point:
+            return point
+
+        @synapse.handler
+        def points(points: dict[str, list[Inner]]):
+            return points
+
+        @synapse.handler
+        def tree(tree: Tree, depth: int = 0):
+            return tree
+        """
+    )
+    assert worker.value("point", {"x": 1}) == {"x": 1, "y": 2, "inner": None, "tags": []}
+    assert worker.value("points", {"k": [{}]}) == {"k": [{"a": 1}]}
+    leaf = {"children": [], "name": "leaf"}
+    assert worker.value("tree", {"tree": {"children": [{}]}}) == {
+        "children": [leaf],
+        "name": "leaf",
+    }

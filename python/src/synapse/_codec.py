@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from synapse import _arrays, _msgpack
 from synapse._convert import Converter, ConvertIssue, converter, dec_hook, split_path
+from synapse._defaults import has_plain_defaults
 from synapse._encode import EncodeIssue, plain, reduce
 from synapse._frames import Buffer
 from synapse._msgpack import MAX_DEPTH, Extension
@@ -218,6 +219,8 @@ class MsgspecCodec:
         try:
             decode = self.decoder(annotation)
         except TypeError:
+            decode = None
+        if decode is None or has_plain_defaults(annotation):
             return lambda data: apply(convert, self.decode(data))
 
         def typed(data: Any) -> Any:
