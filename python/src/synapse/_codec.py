@@ -219,8 +219,6 @@ class MsgspecCodec:
         try:
             decode = self.decoder(annotation)
         except TypeError:
-            decode = None
-        if decode is None or has_plain_defaults(annotation):
             return lambda data: apply(convert, self.decode(data))
 
         def typed(data: Any) -> Any:
@@ -237,8 +235,10 @@ class MsgspecCodec:
 
     def decoder(self, annotation: Any) -> Decode:
         """A decoder with msgspec's own errors; raises `TypeError` for a type that msgspec does not
-        take.
+        take, or makes without some of its values.
         """
+        if has_plain_defaults(annotation):
+            raise TypeError("a dataclass whose defaults would stay on the class")
         decode: Decode = self._msgspec.msgpack.Decoder(
             annotation, dec_hook=dec_hook, ext_hook=to_extension
         ).decode
