@@ -163,12 +163,12 @@ export const make = Effect.fnUntraced(function* (
   const end = (error: SynapseError): void => {
     if (endedWith !== undefined) return
     endedWith = closing ? closed : error
-    abandoned.clear()
-    synchronousLoad = 0
     overflow.clear()
     for (const call of Array.from(calls.values())) {
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
     }
+    abandoned.clear()
+    synchronousLoad = 0
     Deferred.doneUnsafe(greeting, Exit.fail(endedWith))
     Deferred.doneUnsafe(over, Exit.fail(endedWith))
     Queue.shutdownUnsafe(outgoing)
@@ -204,10 +204,8 @@ export const make = Effect.fnUntraced(function* (
   const write = Effect.gen(function* () {
     while (true) {
       const batch: Array<OpenCall | typeof wake> = yield* Queue.takeAll(outgoing)
-      if (overflow.size > 0) {
-        batch.push(...overflow)
-        overflow.clear()
-      }
+      for (const call of overflow) batch.push(call)
+      overflow.clear()
       // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
       encodeControl()
       for (const call of batch) {

@@ -21,7 +21,6 @@ import {
   makeLink,
   readIndex,
   readLink,
-  runtimeDirectory,
   runtimeHash
 } from "./internal/environmentCache.ts"
 import { Host, variable } from "./internal/environmentHost.ts"
@@ -36,6 +35,7 @@ import {
   wantedFrom
 } from "./internal/environmentInterpreter.ts"
 import { type Requirements, readRequirements } from "./internal/environmentRequirements.ts"
+import { runtimeDirectory } from "./internal/runtimeDirectory.ts"
 import { ModuleNotFound, SynapseError } from "./SynapseError.ts"
 
 /**

@@ -14,8 +14,8 @@
 import * as ChildProcess from "node:child_process"
 import { randomUUID } from "node:crypto"
 import type * as Net from "node:net"
+import { join } from "node:path"
 import type { Duplex, Readable } from "node:stream"
-import { fileURLToPath } from "node:url"
 import { isMainThread } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -24,6 +24,7 @@ import * as Socket from "effect/socket/Socket"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { LineSplitter, Tail } from "./internal/output.ts"
 import * as ProcessTree from "./internal/processTree.ts"
+import { runtimeDirectory } from "./internal/runtimeDirectory.ts"
 import type { ExitKind } from "./SynapseError.ts"
 import { Closed, StartFailed, SynapseError, WorkerExited } from "./SynapseError.ts"
 
@@ -80,8 +81,7 @@ export interface PythonProcess {
   readonly setKeepAlive: (keepAlive: boolean) => void
 }
 
-/** Where the runtime that ships with this package lies; the same place seen from `src` and from `dist`. */
-const runtimeMain = fileURLToPath(new URL("../python/src/synapse/__main__.py", import.meta.url))
+const runtimeMain = join(runtimeDirectory, "__main__.py")
 
 // Isolated from the user's environment and directory, UTF-8 everywhere, unbuffered output, dumps on fatal signals.
 const interpreterFlags = ["-I", "-X", "utf8", "-u", "-X", "faulthandler"]

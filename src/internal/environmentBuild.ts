@@ -13,11 +13,12 @@ import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { InstallFailed, SynapseError } from "../SynapseError.ts"
-import { environmentAt, type Index, runtimeDirectory } from "./environmentCache.ts"
+import { environmentAt, type Index } from "./environmentCache.ts"
 import { findOnPath, withoutCredentials } from "./environmentHost.ts"
 import type { Facts } from "./environmentInterpreter.ts"
 import { Event, makeProgress } from "./environmentProgress.ts"
 import type { Requirements } from "./environmentRequirements.ts"
+import { runtimeDirectory } from "./runtimeDirectory.ts"
 
 /** @internal */
 export interface BuildInput {

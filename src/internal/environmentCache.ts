@@ -12,7 +12,6 @@
  * @internal
  */
 
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
@@ -24,11 +23,8 @@ import { Host, interpretersIn, sha256, stampOf, variable, withoutCredentials } f
 import type { Facts } from "./environmentInterpreter.ts"
 import type { Requirements } from "./environmentRequirements.ts"
 
-/** Raised with any change that makes environments of earlier versions unfit. */
+/** Raised with any change that makes environments of earlier versions unfit; `SCHEMA` in `_provision.py` is the same. */
 const schema = 1
-
-/** The Python package that comes with this library. */
-export const runtimeDirectory: string = fileURLToPath(new URL("../../python/src/synapse", import.meta.url))
 
 /** @internal */
 export const cacheDirectoryOf = Effect.fnUntraced(function* (option: string | undefined) {

@@ -34,7 +34,7 @@ from types import FrameType
 from typing import Any, BinaryIO, TypedDict
 
 WINDOWS = os.name == "nt"
-SCHEMA = 1
+SCHEMA = 1  # The same as `schema` in environmentCache.ts.
 CODEC = "msgspec>=0.19"
 SLOWER = "the runtime uses its slower codec"
 OWNER_FILE = "synapse-build.json"
