@@ -185,13 +185,10 @@ class Part(Base, total=False):
     d: int
     e: Annotated[Required[int], "noted"]
 """
-    module = types.ModuleType("mended_typed_dicts")
+    module = types.ModuleType("typed_dicts")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    try:
-        # Without the future imports of this file.
-        exec(compile(source, "mended_typed_dicts.py", "exec", dont_inherit=True), vars(module))
-    except ImportError:
-        pytest.skip("there is no NotRequired")
+    # Without the future imports of this file.
+    exec(compile(source, "typed_dicts.py", "exec", dont_inherit=True), vars(module))
     names = vars(module)
     base, part = _convert.converter(names["Base"]), _convert.converter(names["Part"])
     assert base.convert({"a": 1}, "$") == {"a": 1}
