@@ -78,6 +78,20 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         synapse.handler(name=name)(lambda: None)
 
 
+def test_names_that_begin_with_a_dollar_are_reserved() -> None:
+    with pytest.raises(ValueError, match="begin with \\$ are reserved"):
+        synapse.handler(name="$evaluate")(lambda: None)
+
+
+def test_the_options_of_a_handler_are_checked(registry: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`cancel` is one of 'cooperative', 'interrupt', 'rep"):
+        synapse.handler(name="f", cancel="kill")(lambda: None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="`stream` is True or False, not 1"):
+        synapse.handler(name="f", stream=1)(lambda: None)  # type: ignore[call-overload]
+    synapse.handler(name="f", cancel="interrupt", stream=True)(lambda: [])
+    assert (registry["f"].cancel, registry["f"].is_stream) == ("interrupt", True)
+
+
 @pytest.mark.parametrize("name", ["a", "users.get", "Users/Get", "größe", "x" * 200])
 def test_names_may_be_those_of_other_worlds(registry: dict[str, Any], name: str) -> None:
     synapse.handler(name=name)(lambda: None)

@@ -313,3 +313,24 @@ def test_processes_of_multiprocessing_can_be_spawned(start: Start) -> None:
                 return pool.map(double, [1, 2])
     """)
     assert worker.value("main") == [2, 4]
+
+
+def test_hello_says_how_handlers_are_cancelled_and_which_stream(
+    launch: Start, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        """
+        import synapse
+
+        @synapse.handler(cancel="interrupt")
+        def one(): pass
+
+        @synapse.handler(cancel="replace", stream=True)
+        async def other(): pass
+        """,
+    )
+    assert hello_of(launch())["methods"] == [
+        {"name": "one", "stream": False, "async": False, "cancel": "interrupt"},
+        {"name": "other", "stream": True, "async": True, "cancel": "replace"},
+    ]

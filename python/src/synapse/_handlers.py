@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from synapse._codec import Codec
 from synapse._declared import Error
 
 F = TypeVar("F", bound=Callable[..., Any])
+Cancel = Literal["cooperative", "interrupt", "replace"]
 
 _MAX_NAME: Final = 200
 _COROUTINE_FLAGS: Final = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
@@ -21,18 +22,25 @@ class Handler:
     arguments.
     """
 
-    __slots__ = ("bind", "function", "is_async", "is_stream", "name", "place", "raises")
+    __slots__ = ("bind", "cancel", "function", "is_async", "is_stream", "name", "place", "raises")
 
     def __init__(
-        self, function: Callable[..., Any], name: str, raises: tuple[type[Error], ...]
+        self,
+        function: Callable[..., Any],
+        name: str,
+        raises: tuple[type[Error], ...] = (),
+        cancel: Cancel = "cooperative",
+        stream: bool = False,
     ) -> None:
         self.function = function
         self.name = name
         self.raises = raises
-        self.place = _place(function)
-        code = _underlying(function)
+        self.cancel = cancel
+        self.place = place_of(function)
+        code = underlying(function)
         self.is_async = inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)
-        self.is_stream = inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
+        is_generator = inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
+        self.is_stream = stream or is_generator
         self.bind: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any] | None]]
 
     def prepare(self, codec: Codec) -> None:
@@ -55,7 +63,11 @@ def handler(function: F, /) -> F: ...
 
 @overload
 def handler(
-    *, name: str | None = None, raises: type[Error] | Iterable[type[Error]] = ()
+    *,
+    name: str | None = None,
+    raises: type[Error] | Iterable[type[Error]] = (),
+    cancel: Cancel = "cooperative",
+    stream: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -65,6 +77,8 @@ def handler(
     *,
     name: str | None = None,
     raises: type[Error] | Iterable[type[Error]] = (),
+    cancel: Cancel = "cooperative",
+    stream: bool = False,
 ) -> Any:
     """Let TypeScript call a function.
 
@@ -82,11 +96,16 @@ def handler(
         name: The name to call it by, instead of the function's own.
         raises: The declared error of the handler, or several. One that is raised travels as a
             value; any other exception travels as an exception with its traceback.
+        cancel: What becomes of a synchronous handler whose caller has given up. `"cooperative"`: it
+            looks at `synapse.context().cancelled`. `"interrupt"`: `synapse.Cancelled` is raised in
+            it. `"replace"`: where it does not end soon, the worker is replaced.
+        stream: Whether what the function returns, an iterable or an asynchronous iterator, is
+            streamed item by item. Generator functions are streams by themselves.
 
     Raises:
         TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several
         positional-only ones. ValueError: The name is not a name, or belongs to another handler
-        already.
+        already; or there is no such way to cancel.
 
     Example:
         >>> import synapse
@@ -101,16 +120,18 @@ def handler(
         2.0
     """
     if function is None:
-        return lambda decorated: _register(decorated, name, raises)
-    return _register(function, name, raises)
+        return lambda decorated: _register(decorated, name, raises, cancel, stream)
+    return _register(function, name, raises, cancel, stream)
 
 
-def _register(function: F, name: str | None, raises: type[Error] | Iterable[type[Error]]) -> F:
+def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream: bool) -> F:
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"synapse.handler decorates functions, not {function!r}")
     if name is None:
-        name = getattr(_unwrapped(function), "__name__", None)
-    new = Handler(function, _checked_name(name, function), _declared(raises, name))
+        name = getattr(unwrapped(function), "__name__", None)
+    name = _checked_name(name, function)
+    _check_options(name, cancel, stream)
+    new = Handler(function, name, _declared(raises, name), cancel, stream)
     _check_is_no_method(new)
     _check_parameters(new)
     old = registry.get(new.name)
@@ -132,6 +153,16 @@ def _declared(raises: Any, name: str | None) -> tuple[type[Error], ...]:
     return declared
 
 
+def _check_options(name: str, cancel: object, stream: object) -> None:
+    if cancel not in get_args(Cancel):
+        raise ValueError(
+            f"handler `{name}`: `cancel` is one of {', '.join(map(repr, get_args(Cancel)))}, "
+            f"not {cancel!r}"
+        )
+    if not isinstance(stream, bool):
+        raise TypeError(f"handler `{name}`: `stream` is True or False, not {stream!r}")
+
+
 def _checked_name(name: object, function: object) -> str:
     if name is None or name == "<lambda>":
         raise ValueError(f"give the handler {function!r} a name: @synapse.handler(name=...)")
@@ -142,11 +173,13 @@ def _checked_name(name: object, function: object) -> str:
             f"{name[:_MAX_NAME]!r} cannot name a handler: "
             f"a name has 1 to {_MAX_NAME} printable characters and no spaces"
         )
+    if name.startswith("$"):
+        raise ValueError(f"{name!r} cannot name a handler: names that begin with $ are reserved")
     return name
 
 
 def _check_is_no_method(handler: Handler) -> None:
-    qualified = getattr(_unwrapped(handler.function), "__qualname__", "")
+    qualified = getattr(unwrapped(handler.function), "__qualname__", "")
     owner = qualified.rpartition(".")[0].rpartition(".")[2]
     parameters = list(inspect.signature(handler.function).parameters)
     # What a function defines within itself is in `<locals>`.
@@ -171,22 +204,22 @@ def _check_parameters(handler: Handler) -> None:
         )
 
 
-def _unwrapped(function: Any) -> Any:
+def unwrapped(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
 
 
-def _underlying(function: Any) -> Any:
+def underlying(function: Any) -> Any:
     """What decides whether a call gives a coroutine or a generator."""
-    function = _unwrapped(function)
+    function = unwrapped(function)
     if inspect.isroutine(function):
         return function
     return type(function).__call__
 
 
-def _place(function: Any) -> str:
-    code = getattr(inspect.unwrap(_unwrapped(function)), "__code__", None)
+def place_of(function: Any) -> str:
+    code = getattr(inspect.unwrap(unwrapped(function)), "__code__", None)
     return (
         "an object without a place" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
     )

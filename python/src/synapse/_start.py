@@ -18,6 +18,7 @@ from synapse import _codec, _cstdio, _errors, _handlers, _life
 from synapse._channel import Channel
 from synapse._codec import Codec
 from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
+from synapse._handlers import Handler
 from synapse._logs import Output
 from synapse._version import VERSION
 from synapse._worker import Worker
@@ -149,9 +150,11 @@ def _hello(codec: Codec) -> dict[str, Any]:
         "implementation": sys.implementation.name,
         "pid": os.getpid(),
         "codec": codec.name,
-        "methods": [
-            {"name": handler.name, "stream": handler.is_stream, "async": handler.is_async}
-            for handler in _handlers.registry.values()
-        ],
+        "methods": list(map(_described, _handlers.registry.values())),
         "contract": None,
     }
+
+
+def _described(handler: Handler) -> dict[str, Any]:
+    described = {"name": handler.name, "stream": handler.is_stream, "async": handler.is_async}
+    return described if handler.cancel == "cooperative" else described | {"cancel": handler.cancel}
