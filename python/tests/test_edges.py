@@ -316,6 +316,7 @@ class FakeWorker:
     def __init__(self) -> None:
         self.open_calls = 0
         self.done: list[str] = []
+        self.lifecycle = SimpleNamespace(stop=lambda _seconds: self.done.append("stopped"))
         self.channel = SimpleNamespace(
             send=lambda _frame: self.done.append("told"),
             finish=lambda _seconds: self.done.append("finished"),
@@ -339,7 +340,7 @@ def test_a_call_that_was_accepted_as_the_drain_began_is_finished(
         lingering.set()
         go_on.wait(10)
 
-    def leave(_code: int) -> None:
+    def leave(_code: int, **_options: bool) -> None:
         worker.done.append(f"left with {worker.open_calls} open")
         left.set()
 
@@ -357,7 +358,7 @@ def test_a_call_that_was_accepted_as_the_drain_began_is_finished(
     worker.open_calls = 0
     drain.finished()
     assert left.wait(10)
-    assert worker.done == ["told", "output", "finished", "left with 0 open"]
+    assert worker.done == ["told", "stopped", "output", "finished", "left with 0 open"]
 
 
 @pytest.mark.parametrize("by", ["shutdown", "signal"])

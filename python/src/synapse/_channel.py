@@ -69,6 +69,10 @@ def _is_end(error: BaseException) -> bool:
     return False
 
 
+class HostGone(Exception):
+    """There is nothing more to read, and the worker is leaving already."""
+
+
 class Channel:
     """Frames over a socket that stays in blocking mode.
 
@@ -105,6 +109,9 @@ class Channel:
     def read(self) -> list[Frame]:
         """Wait for bytes and return the frames they complete; the process ends when the host is
         gone.
+
+        Raises:
+            HostGone: It is, and the process is about to end.
         """
         return self._read(self._receive)
 
@@ -119,7 +126,7 @@ class Channel:
             return []
         if frames is None:
             self.on_host_gone()
-            leave_orphaned()
+            raise HostGone
         return frames
 
     def _receive(self, into: memoryview) -> int:
@@ -168,7 +175,8 @@ class Channel:
             try:
                 self._write_queued(outgoing)
             except OSError:
-                leave_orphaned()
+                self.on_host_gone()
+                outgoing.clear()
             finally:
                 writing.release()
 

@@ -16,19 +16,36 @@ if TYPE_CHECKING:
 _LINGER_SECONDS: Final = 1.0
 # How long tasks have to end after they were cancelled.
 _CANCELLING_SECONDS: Final = 0.1
+# How long what the module does at the end has, at least: the host waits a little longer than the
+# grace before it uses force.
+_STOPPING_SECONDS: Final = 0.2
+# How long it has where no host has said.
+_STOPPING_ALONE_SECONDS: Final = 5.0
 # How long the last answers have to leave, at least.
 _WRITING_SECONDS: Final = 1.0
+# How long a worker lives whose host asked it to leave, and waits no longer.
+_HURRYING_SECONDS: Final = 0.5
 
 
 class Drain:
     """Knows whether the worker is leaving, and leaves when it may."""
 
-    __slots__ = ("_deadline", "_finished", "_shutting_down", "_worker", "begun")
+    __slots__ = (
+        "_deadline",
+        "_finished",
+        "_hurrying",
+        "_leaving",
+        "_shutting_down",
+        "_worker",
+        "begun",
+    )
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._finished = threading.Condition()
+        self._leaving = threading.Lock()
         self._shutting_down = False
+        self._hurrying = False
         self._deadline = 0.0
         self.begun = False
 
@@ -58,7 +75,7 @@ class Drain:
         # A request that was being accepted as this began is a call by now.
         self._await_calls()
         if not self._shutting_down:
-            self._leave()
+            self._leave(_STOPPING_ALONE_SECONDS)
 
     def shut_down(self, grace: float) -> None:
         """Leave within `grace` seconds, as the host asked."""
@@ -75,23 +92,40 @@ class Drain:
     def _shut_down(self, grace: float) -> None:
         worker = self._worker
         self._deadline = time.monotonic() + grace
-        self._await_calls(max(0.0, grace))
+        with self._finished:
+            self._finished.wait_for(
+                lambda: self._hurrying or not worker.open_calls, max(0.0, grace)
+            )
         if worker.open_calls:
             worker.cancel_all()
             self._await_calls(_CANCELLING_SECONDS)
-        self._leave()
+        left = 0.0 if self._hurrying else self._deadline - time.monotonic()
+        self._leave(max(_STOPPING_SECONDS, left))
 
-    def _leave(self) -> None:
+    def _leave(self, seconds: float) -> None:
+        """Let the module end within that time, and leave."""
         worker = self._worker
-        writing = max(_WRITING_SECONDS, self._deadline - time.monotonic())
         # Whatever is written from here on may wait for a host that does not read.
-        _life.leave_within(writing, 0)
-        worker.end_output()
-        worker.channel.finish(writing)
-        _life.end(0)
+        _life.leave_within(seconds + _WRITING_SECONDS, 0)
+        worker.lifecycle.stop(seconds)
+        # A signal and the host may both have asked.
+        with self._leaving:
+            worker.end_output()
+            worker.channel.finish(max(_WRITING_SECONDS, self._deadline - time.monotonic()))
+            _life.end(0, orphaned=self._hurrying)
 
     def on_host_gone(self) -> None:
-        """The end of the channel: expected when this worker is leaving and owes no answer."""
+        """The end of the channel: expected when this worker is leaving and owes no answer.
+
+        Returns where the host asked for the end, and the module has something to do at it.
+        """
+        if self._hurrying:
+            return
+        if self._shutting_down and self._worker.lifecycle.has_end:
+            _life.leave_within(_HURRYING_SECONDS, _life.EXIT_HOST_GONE, orphaned=True)
+            self._hurrying = True
+            self.finished()
+            return
         if self.begun and not self._worker.open_calls:
             _life.end(0, orphaned=True)
         _life.leave_orphaned()

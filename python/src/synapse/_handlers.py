@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from synapse._codec import Codec
 from synapse._declared import Error
+from synapse._members import defer
 
 F = TypeVar("F", bound=Callable[..., Any])
 Cancel = Literal["cooperative", "interrupt", "replace"]
@@ -83,7 +84,7 @@ def handler(
     """Let TypeScript call a function.
 
     Use it bare, or with options. The function itself is returned, so that it can be called and
-    tested as ever.
+    tested as ever. On a method, it needs `@synapse.service` on the class.
 
     What a call sends is decoded to the annotations and checked before the function runs. A single
     parameter that is not annotated, or whose type is a map (`dict`, `Mapping`, `Any`, a
@@ -125,20 +126,28 @@ def handler(
 
 
 def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream: bool) -> F:
-    if not callable(function) or isinstance(function, type):
+    of_class = isinstance(function, classmethod)
+    if isinstance(function, type) or not (callable(function) or of_class):
         raise TypeError(f"synapse.handler decorates functions, not {function!r}")
     if name is None:
         name = getattr(unwrapped(function), "__name__", None)
-    name = _checked_name(name, function)
-    _check_options(name, cancel, stream)
-    new = Handler(function, name, _declared(raises, name), cancel, stream)
-    _check_is_no_method(new)
-    _check_parameters(new)
-    old = registry.get(new.name)
-    # A module that is loaded again registers the same functions from the same places.
-    if old is not None and old.place != new.place:
-        raise ValueError(f"two handlers are called `{new.name}`: {old.place} and {new.place}")
-    registry[new.name] = new
+    checked = _checked_name(name, function)
+    _check_options(checked, cancel, stream)
+    declared = _declared(raises, checked)
+
+    def add(bound: Callable[..., Any], of: str = "") -> Handler:
+        new = Handler(bound, checked, declared, cancel, stream)
+        new.place += of
+        _check_parameters(new)
+        old = registry.get(checked)
+        # A module that is loaded again registers the same functions from the same places.
+        if old is not None and old.place != new.place:
+            raise ValueError(f"two handlers are called `{checked}`: {old.place} and {new.place}")
+        registry[checked] = new
+        return new
+
+    if not defer(function, "synapse.handler", add):
+        add(function)
     return function
 
 
@@ -176,19 +185,6 @@ def _checked_name(name: object, function: object) -> str:
     if name.startswith("$"):
         raise ValueError(f"{name!r} cannot name a handler: names that begin with $ are reserved")
     return name
-
-
-def _check_is_no_method(handler: Handler) -> None:
-    qualified = getattr(unwrapped(handler.function), "__qualname__", "")
-    owner = qualified.rpartition(".")[0].rpartition(".")[2]
-    parameters = list(inspect.signature(handler.function).parameters)
-    # What a function defines within itself is in `<locals>`.
-    if owner not in ("", "<locals>") and parameters[:1] == ["self"]:
-        raise TypeError(
-            f"handler `{handler.name}`: `{qualified}` is a method, and nothing would be its "
-            f"`self`: register the method of an instance instead, "
-            f"synapse.handler({owner}().{handler.name})"
-        )
 
 
 def _check_parameters(handler: Handler) -> None:

@@ -25,16 +25,26 @@ if TYPE_CHECKING:
 class _WatchedSelector(selectors.DefaultSelector):
     """Tells the follower when the loop is held up: it is waiting here whenever nothing keeps it."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._pace = pace
+        self.pace = Pace()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._pace.busy = False
+        self.pace.busy = False
         try:
             return super().select(timeout)
         finally:
-            self._pace.leave_reading()
+            self.pace.leave_reading()
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """The event loop of a worker. Hooks use it before there are calls, and its pace is watched from
+    then on.
+    """
+
+    def __init__(self) -> None:
+        self.watched = _WatchedSelector()
+        super().__init__(self.watched)
 
 
 class TaskRunner:
@@ -42,10 +52,11 @@ class TaskRunner:
     in its thread.
     """
 
-    def __init__(self, worker: Worker, pace: Pace) -> None:
+    def __init__(self, worker: Worker, pace: Pace, loop: Loop) -> None:
         self._worker = worker
         self._pace = pace
-        self.loop = asyncio.SelectorEventLoop(_WatchedSelector(pace))
+        self.loop = loop
+        loop.watched.pace = pace
         self._thread: int | None = None
         self._flushing = False
 

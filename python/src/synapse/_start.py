@@ -14,11 +14,12 @@ import sysconfig
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-from synapse import _codec, _cstdio, _errors, _handlers, _life
+from synapse import _codec, _cstdio, _errors, _handlers, _life, _members
 from synapse._channel import Channel
 from synapse._codec import Codec
 from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
 from synapse._handlers import Handler
+from synapse._lifecycle import Lifecycle
 from synapse._logs import Output
 from synapse._version import VERSION
 from synapse._worker import Worker
@@ -49,17 +50,21 @@ def run(arguments: list[str]) -> NoReturn:
     # A handler that computes holds up the threads that answer cancels by as much.
     sys.setswitchinterval(_SWITCH_SECONDS)
     _add_module_directory(os.getcwd())
+    lifecycle = Lifecycle()
     try:
         load(entrypoint, os.getcwd())
-        for handler in _handlers.registry.values():
-            handler.prepare(codec)
+        _members.check_all_claimed()
+        _prepare(codec)
+        lifecycle.start()
+        # What a hook has registered.
+        _prepare(codec)
     except BaseException as error:
         _fail(channel, codec, output, error)
     if any(handler.is_async for handler in _handlers.registry.values()):
         # Before `Hello`, so that the first call does not wait for it.
         importlib.import_module("synapse._loop")
     output.adopt_logging()
-    worker = Worker(channel, codec, _handlers.registry, output)
+    worker = Worker(channel, codec, _handlers.registry, output, lifecycle)
     _life.on_terminate(worker.drain.go_away)
     channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
     output.sender.open(channel)
@@ -132,6 +137,12 @@ def load(entrypoint: str, directory: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _prepare(codec: Codec) -> None:
+    for handler in _handlers.registry.values():
+        if not hasattr(handler, "bind"):
+            handler.prepare(codec)
 
 
 def _fail(channel: Channel, codec: Codec, output: Output, error: BaseException) -> NoReturn:

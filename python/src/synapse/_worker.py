@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from synapse import _frames, _life
 from synapse._answers import Answers
 from synapse._calls import Call
-from synapse._channel import Channel
+from synapse._channel import Channel, HostGone
 from synapse._codec import Codec, DecodeIssue
 from synapse._context import current_call
 from synapse._drain import Drain
 from synapse._follower import Follower, Pace
 from synapse._frames import Buffer, Frame, Outgoing, ProtocolBroken, make_frame
 from synapse._handlers import Handler
+from synapse._lifecycle import Lifecycle
 from synapse._logs import Output
 from synapse._requests import Requests
 
@@ -47,9 +48,16 @@ class Worker:
     """
 
     def __init__(
-        self, channel: Channel, codec: Codec, handlers: Mapping[str, Handler], output: Output
+        self,
+        channel: Channel,
+        codec: Codec,
+        handlers: Mapping[str, Handler],
+        output: Output,
+        lifecycle: Lifecycle,
     ) -> None:
         self.channel = channel
+        self.lifecycle = lifecycle
+        lifecycle.leave_child = self.leave_child
         self.answers = Answers(codec)
         self.drain = Drain(self)
         self._codec = codec
@@ -93,6 +101,9 @@ class Worker:
                 self._serve_on_main(early)
         except ProtocolBroken as error:
             self._leave_broken(error)
+        except HostGone:
+            # Another thread ends the process.
+            threading.Event().wait()
         except BaseException:
             _leave_faulty()
 
@@ -139,16 +150,19 @@ class Worker:
         self._output.sender.max_frame_size = settings.max_frame_size
         self._requests.max_open_calls = settings.max_open_calls
         synchronous = self._has_synchronous()
-        if any(handler.is_async for handler in self._handlers.values()):
+        lifecycle = self.lifecycle
+        if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
             from synapse._loop import TaskRunner
 
-            self._tasks = TaskRunner(self, Pace() if synchronous else self._pace)
+            pace = Pace() if synchronous else self._pace
+            self._tasks = TaskRunner(self, pace, lifecycle.loop())
             if synchronous:
                 self._tasks.start_thread()
         if synchronous and settings.concurrency > 1:
             from synapse._pool import Pool
 
             self._pool = Pool(settings.concurrency, self._run_in_pool)
+        lifecycle.begin()
 
     def _begin(self, early: list[Frame]) -> None:
         """Deal with what came with the `Welcome`, before there is a follower that might read."""
@@ -194,6 +208,9 @@ class Worker:
             return
         try:
             calls = self._handle(self.channel.read_arrived())
+        except HostGone:
+            self.lifecycle.loop().remove_reader(self.channel.fileno())
+            return
         except ProtocolBroken as error:
             self._leave_broken(error)
         except BaseException:
@@ -214,6 +231,8 @@ class Worker:
             while pace.turn == turn and not self._main_waits:
                 self._submit(self._handle(channel.read()))
                 channel.flush()
+        except HostGone:
+            return
         except ProtocolBroken as error:
             self._leave_broken(error)
         except BaseException:
