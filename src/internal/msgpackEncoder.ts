@@ -4,6 +4,8 @@
  * @internal
  */
 import { types } from "node:util"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import * as NdArray from "../NdArray.ts"
 import type { FastBuffer } from "./msgpack.ts"
 import {
@@ -17,6 +19,7 @@ import {
   twoTo32,
   under
 } from "./msgpack.ts"
+import { StreamReference } from "./streamReference.ts"
 
 const allocate = (size: number): FastBuffer => Buffer.allocUnsafeSlow(size) as FastBuffer
 
@@ -36,6 +39,8 @@ const advice = (x: object): string => {
   if (x instanceof Error) return `${name} is an error: pass its message or its fields`
   if (types.isPromise(x)) return "a Promise: await it first"
   if (types.isRegExp(x)) return "a RegExp: pass its source"
+  if (Stream.isStream(x)) return "a Stream: pass it as the input itself or as one of its fields, no deeper"
+  if (Effect.isEffect(x)) return "an Effect: run it first"
   if (ArrayBuffer.isView(x)) return `a ${name}: pass a Float32Array, or bytes`
   const what = `an instance of ${name || "a class"}`
   return `${what}: pass a plain object, or give the call a \`payload\` schema that encodes it`
@@ -173,6 +178,7 @@ export class Encoder {
     else if (types.isAnyArrayBuffer(x)) this.#binary(new Uint8Array(x))
     else if (types.isDataView(x)) this.#binary(bytesOf(x))
     else if (NdArray.isNdArray(x)) this.#elements(x.dtype, x.shape, x.data)
+    else if (x instanceof StreamReference) this.#reference(x)
     else if (types.isUint8ClampedArray(x)) this.#elements("uint8", [x.length], x)
     else if (NdArray.isTypedArray(x)) this.#elements(NdArray.dtypeOf(x), [x.length], x)
     else fail("Unsupported", advice(x))
@@ -472,6 +478,13 @@ export class Encoder {
       view.setBigInt64(position + 4, BigInt(seconds))
     }
     this.position += size
+  }
+
+  #reference({ id }: StreamReference): void {
+    this.#extension(4, 2)
+    this.room(4)
+    this.view.setUint32(this.position, id, true)
+    this.position += 4
   }
 
   #elements(dtype: NdArray.DType, shape: ReadonlyArray<number>, data: ArrayBufferView): void {
