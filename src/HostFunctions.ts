@@ -108,7 +108,7 @@ const serve = Effect.fnUntraced(function* (
   // A request belongs to a span of Python's, and not to the one in which the runtime was started.
   const context = Context.omit(Tracer.ParentSpan)(yield* Effect.context<never>())
   const toHandlers = group.toHandlers(build) as Effect.Effect<Context.Context<Rpc.ToHandler<Rpc.Any>>>
-  const handlers = yield* Effect.updateContext(toHandlers, () => context)
+  const handlers = yield* Effect.updateContext(toHandlers, (_: Context.Context<never>) => context)
   const functions = new Map<string, Codecs>()
   for (const [name, rpc] of group.requests) functions.set(name, codecsOf(rpc as Rpc.Any as Rpc.AnyWithProps))
   const host: Host = {
