@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import math
@@ -157,15 +156,22 @@ class Background:
     def _start_task(
         self, loop: asyncio.AbstractEventLoop, each: Repeated, ended: threading.Event
     ) -> None:
+        def go_on(task: asyncio.Task[None]) -> None:
+            self._tasks.remove(task)
+            if self._stopping.is_set():
+                ended.set()
+            else:
+                # Whoever cancels all tasks of the loop does not mean the schedule.
+                self._start_task(loop, each, ended)
+
         task = loop.create_task(self._repeat_async(each))
-        task.add_done_callback(lambda _task: ended.set())
         self._tasks.append(task)
+        task.add_done_callback(go_on)
 
     async def _repeat_async(self, each: Repeated) -> None:
         import asyncio
 
         while not self._stopping.is_set():
-            # Whoever cancels all tasks of the loop does not mean the schedule.
             try:
                 await each.function()
                 self._leave_child(None)
@@ -173,8 +179,7 @@ class Background:
                 if not (self._stopping.is_set() and isinstance(error, asyncio.CancelledError)):
                     self._failed(each, error)
             if not self._stopping.is_set():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.sleep(each.seconds)
+                await asyncio.sleep(each.seconds)
 
     def _failed(self, each: Repeated, error: BaseException) -> None:
         self._leave_child(error)
