@@ -3,23 +3,37 @@
  *
  * A connection owns the table of open calls: a call is registered, its request queued, and whatever ends it (a value, a
  * failure, an interruption, the end of the socket) ends it exactly once. One fiber writes, all that is queued in one
- * write; one fiber reads and matches answers to calls. It knows nothing of pools and schemas, and of processes only that
- * the error which ends a socket may tell how one exited.
+ * write; one fiber reads and matches answers to calls. Each stream is delivered by a lane of its own, and what the worker
+ * asks is answered by whoever serves it. It knows nothing of pools and schemas, and of processes only that the error which
+ * ends a socket may tell how one exited.
  *
  * @since 0.1.0
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
-import { closed, endOf, messageOf, protocolError, startFailed, withDelivery } from "./internal/connectionEnd.ts"
+import {
+  closed,
+  endOf,
+  messageOf,
+  protocolError,
+  startFailed,
+  unresponsive,
+  withDelivery
+} from "./internal/connectionEnd.ts"
+import type { InputStream } from "./internal/inputStreams.ts"
+import { Lane } from "./internal/lane.ts"
 import * as Msgpack from "./internal/msgpack.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
 import { Pipeline } from "./internal/pipeline.ts"
+import type { Outgoing, Post } from "./internal/requestEnd.ts"
+import type { Serving } from "./internal/serving.ts"
 import { EncodeFailed, FrameTooLarge, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
@@ -29,16 +43,48 @@ import { EncodeFailed, FrameTooLarge, StartFailed, SynapseError } from "./Synaps
  * @since 0.1.0
  */
 export interface Request {
-  /** The name of the handler. */
+  /** The name of the handler; of the method or attribute where there is a `target`. */
   readonly method: string
   /** The input, already in its MessagePack form. */
   readonly payload: unknown
-  /** How many milliseconds are left until the call is given up, asked when the request is sent. */
-  readonly timeLeft?: (() => number) | undefined
+  /** Streams that the payload refers to. */
+  readonly inputs?: ReadonlyArray<InputStream> | undefined
+  /** How many milliseconds are left until the call is given up, asked when the request is sent; it is not when none are. */
+  readonly timeLeft?: (() => number | undefined) | undefined
+  /** Milliseconds within which progress may extend that, asked when the request is sent. */
+  readonly ceiling?: (() => number | undefined) | undefined
   /** A W3C `traceparent`. */
   readonly trace?: string | undefined
-  /** Set when the request is handed to the socket. */
-  readonly progress?: { sent: boolean } | undefined
+  /** The call on this connection inside whose host function this one is made. */
+  readonly parent?: number | undefined
+  /** The handle of the object whose method is called. */
+  readonly target?: number | undefined
+  /** `method` is an attribute of the target, to be read. */
+  readonly get?: boolean | undefined
+  /** Whether the worker is replaced when it still runs the call `cancelGrace` after it was given up. */
+  readonly replace?: boolean | undefined
+  /** Called when the request is handed to the socket. */
+  readonly onSent?: (() => void) | undefined
+  /** Called with the payload of each `Progress`. */
+  readonly onProgress?: ((payload: Uint8Array) => void) | undefined
+  /** Called with the handle that the call answers, before its caller hears of it. */
+  readonly onHandle?: ((handle: number) => void) | undefined
+}
+
+/**
+ * The receiving end of a stream.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Incoming {
+  /**
+   * Waits for the next frame: a `Chunk`, or the one that ends the stream. Taking one says that the chunk before it is
+   * consumed. Fails with what ended the connection, after the chunks that came before.
+   */
+  readonly take: Effect.Effect<Envelope.Frame, SynapseError>
+  /** Gives the stream up where it has not ended. */
+  readonly close: () => void
 }
 
 /**
@@ -56,6 +102,12 @@ export interface Options {
   readonly maxOpenCalls: number
   /** How long closing the scope lets open calls go on. */
   readonly graceMillis: number
+  /** How long a call that was given up may go on where it may not go on for ever. */
+  readonly cancelGraceMillis: number
+  /** Whether the worker may run pieces of Python. */
+  readonly evaluate: boolean
+  /** Answers what the worker asks; the scope is that of the connection. */
+  readonly serve: (post: Post, owner: object) => Effect.Effect<Serving, never, Scope.Scope>
   /** Called with each log record of the worker. Must not block or throw. */
   readonly onLog: (log: Envelope.Log) => void
   /** Called when a call has ended and there is room for another, and when the worker says that it is leaving. */
@@ -78,6 +130,14 @@ export interface Connection {
    * the connection. Interrupting it tells the worker and does not wait.
    */
   readonly call: (request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
+  /** Opens a stream, which is open until it has ended or is closed. */
+  readonly stream: (request: Request) => Incoming
+  /** Lets go of an object that the worker holds for this side. */
+  readonly release: (handle: number) => void
+  /** What requests served for this worker know of it: see `CurrentRequest`. */
+  readonly owner: object
+  /** What is open now. */
+  readonly stats: () => Stats
   /** Calls sent or waiting to be sent, and calls given up that the worker still has to answer. */
   readonly load: () => number
   /** Whether the worker takes calls: it is there and has not said that it leaves. */
@@ -93,10 +153,29 @@ export interface Connection {
   readonly ended: Effect.Effect<never, SynapseError>
 }
 
+/**
+ * What is open on a connection, or on all those of a runtime.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats {
+  /** Calls and streams that are not answered, those included that were given up. */
+  readonly calls: number
+  /** Those of them that are streams somebody reads. */
+  readonly streams: number
+  /** Requests of Python that are not answered: host functions, and input streams that are being read. */
+  readonly hostCalls: number
+  /** Python objects that are held. */
+  readonly handles: number
+}
+
 interface OpenCall {
   readonly id: number
   readonly request: Request
   readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>) => void
+  /** Where the items go of a call that asks for a stream. */
+  readonly lane: Lane | undefined
   readonly synchronous: boolean
   /** When it was made, in milliseconds of `performance.now`. */
   readonly since: number
@@ -107,6 +186,8 @@ interface OpenCall {
 const batchBytes = 256 * 1024
 /** Control frames that may wait to be written: a worker that asks for more and does not read is given up. */
 const maxControlFrames = 16_384
+/** How long a worker that is replaced may take to answer what it can. */
+const retiringMillis = 250
 /** How long the reader may take to say why a write failed. */
 const writeFailedMillis = 1000
 
@@ -135,9 +216,12 @@ export const make = Effect.fnUntraced(function* (
   const outgoing = yield* Queue.bounded<OpenCall | typeof wake>(options.maxOpenCalls)
   // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
   const overflow = new Set<OpenCall>()
-  let control: Array<{ readonly kind: number; readonly id: number; readonly payload?: unknown }> = []
+  let control: Array<Outgoing> = []
   const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
   const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
+  const handles = new Set<number>()
+  const owner = {}
+  const runInBackground = yield* FiberSet.makeRuntime<never, void, never>()
   const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
   const over = yield* Deferred.make<never, SynapseError>()
   const saidGoAway = yield* Deferred.make<void>()
@@ -150,6 +234,7 @@ export const make = Effect.fnUntraced(function* (
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
     if (!calls.delete(call.id)) return
     if (call.synchronous) synchronousLoad--
+    if (call.request.inputs !== undefined) serving.callEnded(call.id)
     // Resuming may run the caller at once: the books are in order before.
     released()
     call.resume(exit)
@@ -168,36 +253,45 @@ export const make = Effect.fnUntraced(function* (
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
     }
     abandoned.clear()
+    handles.clear()
     synchronousLoad = 0
     Deferred.doneUnsafe(greeting, Exit.fail(endedWith))
     Deferred.doneUnsafe(over, Exit.fail(endedWith))
     Queue.shutdownUnsafe(outgoing)
   }
 
-  const sendControl = (kind: number, id: number, payload?: unknown): void => {
+  const post: Post = (posted) => {
+    if (endedWith !== undefined) return
     if (control.length >= maxControlFrames) return end(protocolError("it asks and does not read the answers"))
-    control.push(payload === undefined ? { kind, id } : { kind, id, payload })
+    control.push(posted)
     // A full queue has the writer's attention already.
     Queue.offerUnsafe(outgoing, wake)
   }
+  const sendControl = (kind: number, id: number, payload?: unknown): void => post({ kind, id, payload })
+  const serving = yield* options.serve(post, owner)
 
   const encode = (call: OpenCall): void => {
-    const { method, payload, progress, timeLeft, trace } = call.request
+    const { request } = call
     try {
-      const meta =
-        timeLeft === undefined && trace === undefined ? { method } : { method, deadline: timeLeft?.(), trace }
-      frames.request(call.id, meta, payload)
+      const meta = metaOf(request, call.lane !== undefined)
+      // Whose time has passed while it waited is not sent; its caller is about to hear of it.
+      if (meta.deadline !== undefined && meta.deadline <= 0) return
+      if (request.inputs !== undefined) serving.register(call.id, request.inputs)
+      frames.request(call.id, meta, request.payload)
       call.sent = true
-      if (progress !== undefined) progress.sent = true
+      request.onSent?.()
     } catch (error) {
-      settle(call, Exit.fail(encodeFailure(error, method)))
+      settle(call, Exit.fail(encodeFailure(error, request.method)))
     }
   }
-  const encodeControl = (): void => {
-    if (control.length === 0) return
-    const batch = control
-    control = []
-    for (const { id, kind, payload } of batch) frames.frame(kind, id, payload)
+  const encodePosted = ({ id, kind, meta, onError, payload, payloadBytes }: Outgoing): void => {
+    try {
+      if (payloadBytes !== undefined) frames.encoded(kind, id, payloadBytes)
+      else frames.frame(kind, id, payload, meta)
+    } catch (error) {
+      if (onError === undefined) throw error
+      onError(error)
+    }
   }
 
   const writer = yield* socket.writer
@@ -206,8 +300,13 @@ export const make = Effect.fnUntraced(function* (
       const batch: Array<OpenCall | typeof wake> = yield* Queue.takeAll(outgoing)
       for (const call of overflow) batch.push(call)
       overflow.clear()
+      const posted = control
+      control = []
       // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
-      encodeControl()
+      for (const each of posted) {
+        encodePosted(each)
+        if (frames.size >= batchBytes) yield* writer.write(frames.take())
+      }
       for (const call of batch) {
         // A call given up before it was sent is not in the table any more.
         if (call !== wake && calls.has(call.id)) encode(call)
@@ -227,28 +326,65 @@ export const make = Effect.fnUntraced(function* (
         const call = calls.get(frame.id)
         if (call !== undefined) {
           if (call.synchronous) pipeline.answered(performance.now() - call.since)
+          if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
-        } else freed(frame.id)
+        } else freed(frame)
         return
       }
+      case Envelope.Kind.Chunk:
+        return deliver(frame)
+      case Envelope.Kind.Progress:
+        return calls.get(frame.id)?.request.onProgress?.(frame.payload)
       case Envelope.Kind.Log:
         return options.onLog(decodeLog(frame))
       case Envelope.Kind.Ping:
         return sendControl(Envelope.Kind.Pong, frame.id)
       case Envelope.Kind.GoAway:
-        isLeaving = true
-        Deferred.doneUnsafe(saidGoAway, Exit.void)
-        return options.onChange()
+        return leave()
       case Envelope.Kind.Request:
-        return sendControl(Envelope.Kind.Interrupted, frame.id)
+        return serving.request(frame)
+      case Envelope.Kind.Credit:
+        return serving.credit(frame.id, decodeCredit(frame))
+      case Envelope.Kind.Cancel:
+        return serving.cancel(frame.id)
     }
   }
 
-  const freed = (id: number): void => {
-    const call = abandoned.get(id)
+  const deliver = (frame: Envelope.Frame): void => {
+    const call = calls.get(frame.id)
     if (call === undefined) return
-    abandoned.delete(id)
+    const items = Envelope.arrayLength(frame.payload)
+    if (items === undefined || items === 0) throw new Error("a Chunk that is not an array of items")
+    if (call.lane === undefined) throw new Error(`a Chunk for \`${call.request.method}\`, of which one value was asked`)
+    if (!call.lane.offer(frame, items)) {
+      throw new Error(`\`${call.request.method}\` sent more items than it was granted`)
+    }
+  }
+
+  const hold = (onHandle: (handle: number) => void, frame: Envelope.Frame): void => {
+    if (frame.kind !== Envelope.Kind.Success) return
+    const { handle } = decodeHandle(frame)
+    handles.add(handle)
+    onHandle(handle)
+  }
+
+  const freed = (frame: Envelope.Frame): void => {
+    const call = abandoned.get(frame.id)
+    if (call === undefined) return
+    abandoned.delete(frame.id)
     if (call.synchronous) synchronousLoad--
+    // Nobody will: its caller is gone.
+    if (call.request.onHandle !== undefined) hold(release, frame)
+    options.onChange()
+  }
+
+  const release = (handle: number): void => {
+    if (handles.delete(handle)) sendControl(Envelope.Kind.Release, handle)
+  }
+
+  const leave = (): void => {
+    isLeaving = true
+    Deferred.doneUnsafe(saidGoAway, Exit.void)
     options.onChange()
   }
 
@@ -260,7 +396,7 @@ export const make = Effect.fnUntraced(function* (
     if (frame.kind !== Envelope.Kind.Hello) {
       throw new Error(`the first frame is of kind ${frame.kind} and not Hello`)
     }
-    const hello = decodeHello(frame.payload)
+    const hello = decodeHello(frame)
     if (hello.protocol !== Envelope.protocolVersion) {
       return end(
         startFailed(
@@ -282,12 +418,13 @@ export const make = Effect.fnUntraced(function* (
       )
     }
     greeted = true
-    const { concurrency, maxFrameSize, maxOpenCalls } = options
+    const { concurrency, evaluate, maxFrameSize, maxOpenCalls } = options
     sendControl(Envelope.Kind.Welcome, 0, {
       protocol: Envelope.protocolVersion,
       maxFrameSize,
       concurrency,
-      maxOpenCalls
+      maxOpenCalls,
+      evaluate
     })
     Deferred.doneUnsafe(greeting, Exit.succeed(hello))
   }
@@ -333,6 +470,7 @@ export const make = Effect.fnUntraced(function* (
 
   const hello = yield* Deferred.await(greeting)
   const synchronous = synchronousMethods(hello)
+  const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
 
   const nextId = (): number => {
     do lastId = (lastId + 1) >>> 0
@@ -340,38 +478,82 @@ export const make = Effect.fnUntraced(function* (
     return lastId
   }
 
+  const open = (request: Request, resume: OpenCall["resume"], lane?: Lane): OpenCall => {
+    const call: OpenCall = {
+      id: nextId(),
+      request,
+      resume,
+      lane,
+      // The methods of an object are not known here.
+      synchronous: request.target === undefined && synchronous.has(request.method),
+      since: performance.now(),
+      sent: false
+    }
+    calls.set(call.id, call)
+    if (call.synchronous) synchronousLoad++
+    if (calls.size === 1) options.onBusy(true)
+    if (!Queue.offerUnsafe(outgoing, call)) overflow.add(call)
+    return call
+  }
+
   const abandon = (call: OpenCall): void => {
     if (!calls.delete(call.id)) return
     overflow.delete(call)
+    if (call.request.inputs !== undefined) serving.callEnded(call.id)
     if (call.sent) {
       abandoned.set(call.id, call)
       sendControl(Envelope.Kind.Cancel, call.id)
+      if (call.request.replace === true || replaceable.has(call.request.method))
+        runInBackground(replaceAfterGrace(call))
     } else if (call.synchronous) synchronousLoad--
     released()
   }
 
-  const isOpen = (): boolean => endedWith === undefined && !closing && !isLeaving
+  const replaceAfterGrace = (call: OpenCall): Effect.Effect<void> =>
+    Effect.andThen(
+      Effect.sleep(options.cancelGraceMillis),
+      Effect.suspend(() => (abandoned.get(call.id) === call ? retire : Effect.void))
+    )
+
+  // The worker takes no more calls, is replaced as one that leaves, and does not get to finish what it has.
+  const retire = Effect.suspend(() => {
+    leave()
+    sendControl(Envelope.Kind.Shutdown, 0, 0)
+    return Effect.andThen(
+      nativeSleep(retiringMillis),
+      Effect.sync(() => end(unresponsive(hello.pid, options.cancelGraceMillis)))
+    )
+  })
+
+  const refusal = (): SynapseError | undefined => endedWith ?? (closing ? closed : undefined)
+  const isOpen = (): boolean => refusal() === undefined && !isLeaving
 
   return {
     hello,
+    owner,
+    release,
     call: (request) =>
       Effect.callback((resume) => {
-        if (endedWith !== undefined) return resume(Effect.fail(withDelivery(endedWith, "notSent")))
-        if (closing) return resume(Effect.fail(withDelivery(closed, "notSent")))
-        const call: OpenCall = {
-          id: nextId(),
-          request,
-          resume,
-          synchronous: synchronous.has(request.method),
-          since: performance.now(),
-          sent: false
-        }
-        calls.set(call.id, call)
-        if (call.synchronous) synchronousLoad++
-        if (calls.size === 1) options.onBusy(true)
-        if (!Queue.offerUnsafe(outgoing, call)) overflow.add(call)
+        const refused = refusal()
+        if (refused !== undefined) return resume(Effect.fail(withDelivery(refused, "notSent")))
+        const call = open(request, resume)
         return Effect.sync(() => abandon(call))
       }),
+    stream: (request) => {
+      const lane = new Lane(Envelope.streamItems, (items) => sendControl(Envelope.Kind.Credit, call.id, items))
+      const refused = refusal()
+      if (refused !== undefined) {
+        lane.end(Exit.fail(withDelivery(refused, "notSent")))
+        return { take: lane.take, close: () => {} }
+      }
+      const call = open(request, (exit) => lane.end(exit), lane)
+      return { take: lane.take, close: () => abandon(call) }
+    },
+    stats: () => {
+      let streams = 0
+      for (const { lane } of calls.values()) if (lane !== undefined) streams++
+      return { calls: calls.size + abandoned.size, streams, hostCalls: serving.open(), handles: handles.size }
+    },
     load: () => calls.size + abandoned.size,
     isOpen,
     room: (synchronous) => {
@@ -391,7 +573,26 @@ export const make = Effect.fnUntraced(function* (
  * @since 0.1.0
  */
 export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =>
-  new Set(hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name))
+  new Set([
+    Envelope.evaluateMethod,
+    ...hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name)
+  ])
+
+const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta => {
+  const { ceiling, get, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
+  return {
+    method,
+    deadline: timeLeft?.(),
+    trace,
+    stream: stream ? Envelope.streamItems : undefined,
+    progress: onProgress && true,
+    ceiling: ceiling?.(),
+    parent,
+    hold: onHandle && true,
+    target,
+    get: get === true ? true : undefined
+  }
+}
 
 /** The frames of a chunk; those before a fault in it count. */
 function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {
@@ -406,23 +607,21 @@ function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<En
 /** Wakes the writer for control frames. */
 const wake = Symbol("wake")
 
-const decodeHelloUnknown = Schema.decodeUnknownSync(Envelope.Hello)
-const decodeHello = (payload: Uint8Array): Envelope.Hello => {
-  try {
-    return decodeHelloUnknown(Envelope.decodePayload(payload))
-  } catch (error) {
-    throw new Error(`Hello does not decode: ${messageOf(error)}`)
+const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Envelope.Frame) => A) => {
+  const decode = Schema.decodeUnknownSync(schema)
+  return (frame) => {
+    try {
+      return decode(Envelope.decodePayload(frame.payload))
+    } catch (error) {
+      throw new Error(`${name} does not decode: ${messageOf(error)}`)
+    }
   }
 }
+const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
+const decodeHandle = decodeControl(Schema.Struct({ handle: Schema.Int }), "A handle")
 
-const decodeLogUnknown = Schema.decodeUnknownSync(Envelope.Log)
-const decodeLog = (frame: Envelope.Frame): Envelope.Log => {
-  try {
-    return decodeLogUnknown(Envelope.decodePayload(frame.payload))
-  } catch (error) {
-    throw new Error(`Log does not decode: ${messageOf(error)}`)
-  }
-}
+const decodeHello = decodeControl(Envelope.Hello, "Hello")
+const decodeLog = decodeControl(Envelope.Log, "Log")
 
 const encodeFailure = (error: unknown, method: string): SynapseError => {
   if (error instanceof Envelope.FrameTooLarge) {

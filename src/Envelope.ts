@@ -34,7 +34,9 @@ export const Kind = {
   Ping: 12,
   Pong: 13,
   GoAway: 14,
-  Shutdown: 15
+  Shutdown: 15,
+  Progress: 16,
+  Release: 17
 } as const
 
 /**
@@ -52,6 +54,30 @@ export const protocolVersion = 1
  * @since 0.1.0
  */
 export const defaultMaxFrameSize = 16 * 1024 * 1024
+
+/**
+ * How many items an asker grants for a stream to begin with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const streamItems = 64
+
+/**
+ * How many bytes of items may be on their way in a stream, that is sent and not credited; one item always may.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const streamBytes = 1024 * 1024
+
+/**
+ * The handler that runs a piece of Python: a name that no other handler can have.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const evaluateMethod = "$evaluate"
 
 /**
  * One frame as it came. `meta` and `payload` are views of the received bytes, encoded still.
@@ -73,15 +99,27 @@ export interface Frame {
  * @since 0.1.0
  */
 export interface RequestMeta {
-  /** The name of the handler. */
+  /** The name of the handler; of the method or attribute where there is a `target`. */
   readonly method: string
   /** Milliseconds left when the frame was sent. */
   readonly deadline?: number | undefined
+  /** Milliseconds within which every `Progress` starts the deadline anew. */
+  readonly ceiling?: number | undefined
   /** A W3C `traceparent`. */
   readonly trace?: string | undefined
   readonly headers?: Readonly<Record<string, string>> | undefined
   /** How many stream items may come before more are granted. Absent: one value is wanted. */
   readonly stream?: number | undefined
+  /** The asker listens to `Progress`. */
+  readonly progress?: true | undefined
+  /** The call inside whose host function this one is made. */
+  readonly parent?: number | undefined
+  /** A handle of the value is wanted, and not the value. */
+  readonly hold?: true | undefined
+  /** The handle of the object whose method is called. */
+  readonly target?: number | undefined
+  /** `method` is an attribute of the target, to be read. */
+  readonly get?: true | undefined
 }
 
 /**
@@ -137,6 +175,14 @@ const maxMetaSize = 0xffff
 const maxCachedMetas = 256
 const empty = new Uint8Array(0)
 
+class Encoded {
+  readonly bytes: Uint8Array
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes
+  }
+}
+
 /**
  * Collects frames into batches.
  *
@@ -153,6 +199,8 @@ export interface FrameWriter {
   readonly request: (id: number, meta: RequestMeta, payload: unknown) => void
   /** Appends a frame of any kind, as `request` does. Without a payload the frame has none; `null` is a value. */
   readonly frame: (kind: number, id: number, payload?: unknown, meta?: object) => void
+  /** Appends a frame whose payload is encoded already. Throws {@link FrameTooLarge}. */
+  readonly encoded: (kind: number, id: number, payload: Uint8Array) => void
   /** The frames since the last time. The bytes belong to the caller: they are never written again. */
   readonly take: () => Uint8Array
 }
@@ -179,7 +227,8 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
       if (metaSize > maxMetaSize) {
         throw new CodecError("InvalidMeta", `trace and headers take ${metaSize} bytes, more than ${maxMetaSize}`)
       }
-      if (payload !== undefined) encoder.encode(payload)
+      if (payload instanceof Encoded) encoder.bytes(payload.bytes)
+      else if (payload !== undefined) encoder.encode(payload)
       const size = encoder.frameSize - lengthSize
       if (size > maxFrameSize) throw new FrameTooLarge(size, maxFrameSize)
       writeHeader(size, kind, metaSize, id)
@@ -215,13 +264,18 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
     },
     request: (id, meta, payload) => {
       const value = payload === undefined ? null : payload
-      const { deadline, headers, method, stream, trace } = meta
-      const methodOnly = deadline === undefined && trace === undefined && headers === undefined && stream === undefined
-      if (methodOnly) requestByMethod(id, method, value)
-      else append(Kind.Request, id, meta, value)
+      for (const key in meta) {
+        if (key === "method" || meta[key as keyof RequestMeta] === undefined) continue
+        append(Kind.Request, id, meta, value)
+        return
+      }
+      requestByMethod(id, meta.method, value)
     },
     frame: (kind, id, payload, meta) => {
       append(kind, id, meta, payload)
+    },
+    encoded: (kind, id, payload) => {
+      append(kind, id, undefined, new Encoded(payload))
     },
     take: () => encoder.take()
   }
@@ -373,6 +427,23 @@ export const decodeMeta = (bytes: Uint8Array): Readonly<Record<string, unknown>>
   return meta
 }
 
+/**
+ * The length of the array that a payload holds, `undefined` when it holds something else.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const arrayLength = (payload: Uint8Array): number | undefined => {
+  const first = payload[0]
+  if (first === undefined) return undefined
+  if ((first & 0xf0) === 0x90) return first & 0x0f
+  if (first === 0xdc && payload.length >= 3) return (payload[1]! << 8) | payload[2]!
+  if (first === 0xdd && payload.length >= 5) {
+    return ((payload[1]! << 24) | (payload[2]! << 16) | (payload[3]! << 8) | payload[4]!) >>> 0
+  }
+  return undefined
+}
+
 const isMeta = (u: unknown): u is Readonly<Record<string, unknown>> =>
   Predicate.isObject(u) && Object.getPrototypeOf(u) === Object.prototype
 
@@ -387,7 +458,12 @@ export const MethodInfo = Schema.Struct({
   /** It gives items rather than one value. */
   stream: Schema.Boolean,
   /** It runs on the worker's event loop. */
-  async: Schema.Boolean
+  async: Schema.Boolean,
+  /**
+   * What becomes of a call that was given up: `"cooperative"` (the default), the handler finds out; `"interrupt"`, an
+   * exception is raised in it; `"replace"`, the worker is replaced when the handler goes on for too long.
+   */
+  cancel: Schema.optionalKey(Schema.Literals(["cooperative", "interrupt", "replace"]))
 })
 
 /**
@@ -442,7 +518,9 @@ export const Welcome = Schema.Struct({
   maxFrameSize: Schema.Int,
   /** How many synchronous handlers may run at once. */
   concurrency: Schema.Int,
-  maxOpenCalls: Schema.Int
+  maxOpenCalls: Schema.Int,
+  /** Whether pieces of Python may be run. */
+  evaluate: Schema.Boolean
 })
 
 /**

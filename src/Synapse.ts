@@ -2,15 +2,18 @@
  * The service: a Python module as a scoped layer, its functions as typed effects.
  *
  * {@link layer} makes the module's environment, starts its workers and waits until they are ready; {@link call} sends a
- * value to a Python function and decodes its answer with a schema. Closing the layer's scope leaves nothing behind.
+ * value to a Python function and decodes its answer with a schema, {@link stream} does so with a generator. Closing the
+ * layer's scope leaves nothing behind.
  *
  * @since 0.1.0
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
@@ -18,15 +21,23 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Connection from "./Connection.ts"
 import * as Envelope from "./Envelope.ts"
-import { makeCall } from "./internal/call.ts"
+import type * as HostFunctions from "./HostFunctions.ts"
+import { type Calls, makeCall } from "./internal/call.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
 import { workerEnvironment } from "./internal/environmentVariables.ts"
+import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
+import * as InputStreams from "./internal/inputStreams.ts"
 import * as Logs from "./internal/logs.ts"
 import { validateOptions } from "./internal/options.ts"
+import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
+import * as Serving from "./internal/serving.ts"
+import { makeStream } from "./internal/streaming.ts"
 import * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as PythonProcess from "./PythonProcess.ts"
+import * as RemoteObject from "./RemoteObject.ts"
 import { StartFailed, SynapseError } from "./SynapseError.ts"
 import * as WorkerPool from "./WorkerPool.ts"
 
@@ -44,7 +55,7 @@ export type LogRecord = Logs.LogRecord
  * @category models
  * @since 0.1.0
  */
-export interface SynapseOptions {
+export interface SynapseOptions<R = never> {
   /** The module's directory, relative to the current one. */
   readonly directory: string
   /** The module to serve: `"main"`, `"main.py"`, `"package.module"`. Default: `"main"`. */
@@ -77,8 +88,17 @@ export interface SynapseOptions {
   readonly queue?: WorkerPool.QueueOptions | undefined
   /** When a worker that ended is started again. */
   readonly restart?: WorkerPool.RestartOptions | undefined
-  /** The time-out of calls that name none. Default: none. */
+  /** The `timeout` of calls that name none. Default: none. */
   readonly callTimeout?: Duration.Input | undefined
+  /**
+   * How long a handler that may not go on for ever may do so once its call was given up, before its worker is replaced:
+   * one declared with `cancel="replace"`, or called with `onCancel: "replace"`. Default: 2 seconds.
+   */
+  readonly cancelGrace?: Duration.Input | undefined
+  /** Functions that Python may call. Default: none. */
+  readonly host?: HostFunctions.HostFunctions<R> | undefined
+  /** Whether {@link evaluate} may run pieces of Python. Default: `false`. */
+  readonly evaluate?: boolean | undefined
   /** Bytes of the largest message in either direction, at least 4096. Default: 16 MiB. */
   readonly maxFrameSize?: number | undefined
   /**
@@ -91,24 +111,135 @@ export interface SynapseOptions {
 /**
  * How one call is made.
  *
+ * **Details**
+ *
+ * Waiting for a worker and running on it have time-outs of their own, so that a queue does not eat the time of a call.
+ *
  * @category models
  * @since 0.1.0
  */
-export interface CallOptions<I = unknown> {
+export interface CallOptions<I = unknown, R = never> {
   /** The handler's name. Default: `"main"`. */
   readonly method?: string | undefined
-  /** How long the caller waits, for a worker and for the answer. Default: `callTimeout` of the runtime. */
+  /**
+   * How long the call may run, from when it is given to a worker. Python is told. For a stream: until its last item.
+   * Default: `callTimeout` of the runtime.
+   */
   readonly timeout?: Duration.Input | undefined
+  /** How long the call may wait for a worker. Default: no limit. */
+  readonly queueTimeout?: Duration.Input | undefined
+  /** How long all of it may take: waiting, running, being sent again. Default: no limit. */
+  readonly totalTimeout?: Duration.Input | undefined
+  /** With it, every progress that Python reports starts `timeout` anew, until the call has run for this long. */
+  readonly maxTimeout?: Duration.Input | undefined
   /** Whether the call may be sent again, twice at most, when its worker ends while it runs. Default: `false`. */
   readonly idempotent?: boolean | undefined
+  /**
+   * What becomes of a handler that goes on after its call was given up. `"wait"`, the default: its worker has one place
+   * less for as long. `"replace"`: after `cancelGrace` its worker is replaced; calls that run beside it there fail.
+   */
+  readonly onCancel?: "wait" | "replace" | undefined
   /** Encodes the input. Without it the input has to be what MessagePack carries: plain values, bytes, dates, maps. */
   readonly payload?: Schema.Codec<I, unknown> | undefined
+  /** Listens to what the handler reports with `synapse.context().progress`. Made by {@link onProgress}. */
+  readonly progress?: Progress<R> | undefined
   /**
    * Whether an answer that is a string is parsed as JSON before it is decoded; one that is not JSON is decoded as it is.
-   * Default: `false`.
+   * For a stream: each item. Default: `false`.
    */
   readonly parseJson?: boolean | undefined
 }
+
+/**
+ * Listens to the progress of a call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Progress<in out R> extends InternalProgress<R> {}
+
+/**
+ * The services that the streams of an input need.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type InputServices<In> = unknown extends In
+  ? never
+  : In extends Stream.Stream<infer _A, infer _E, infer R>
+    ? R
+    : In extends ReadonlyArray<unknown>
+      ? never
+      : In extends object
+        ? { [K in keyof In]-?: In[K] extends Stream.Stream<infer _A, infer _E, infer R> ? R : never }[keyof In]
+        : never
+
+/**
+ * Calls a Python function and decodes its answer.
+ *
+ * @see {@link call} for what it does
+ * @category models
+ * @since 0.1.0
+ */
+export type Call<S = never> = <A, In extends I, RD = never, I = unknown, R = never>(
+  schema: Schema.Decoder<A, RD>,
+  input: In,
+  options?: CallOptions<I, R> | undefined
+) => Effect.Effect<A, SynapseError, S | RD | R | InputServices<In>>
+
+/**
+ * Calls a Python generator and decodes its items.
+ *
+ * @see {@link stream} for what it does
+ * @category models
+ * @since 0.1.0
+ */
+export type StreamCall<S = never> = <A, In extends I, RD = never, I = unknown, R = never>(
+  schema: Schema.Decoder<A, RD>,
+  input: In,
+  options?: CallOptions<I, R> | undefined
+) => Stream.Stream<A, SynapseError, S | RD | R | InputServices<In>>
+
+/**
+ * Calls a Python function that returns a `synapse.Handle`, and holds the object.
+ *
+ * @see {@link acquire} for what it does
+ * @category models
+ * @since 0.1.0
+ */
+export type Acquire<S = never> = <In extends I, I = unknown, R = never>(
+  input: In,
+  options?: CallOptions<I, R> | undefined
+) => Effect.Effect<RemoteObject.RemoteObject, SynapseError, S | R | Scope.Scope | InputServices<In>>
+
+/**
+ * How a piece of Python is run.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type EvaluateOptions<R = never> = Omit<CallOptions<unknown, R>, "method" | "payload">
+
+/**
+ * Runs the Python of a template literal.
+ *
+ * @see {@link evaluate} for what it does
+ * @category models
+ * @since 0.1.0
+ */
+export type Evaluate<S = never> = <A, RD = never, R = never>(
+  schema: Schema.Decoder<A, RD>,
+  bindings?: Readonly<Record<string, unknown>> | undefined,
+  options?: EvaluateOptions<R> | undefined
+) => (literal: TemplateStringsArray, ...values: ReadonlyArray<unknown>) => Effect.Effect<A, SynapseError, S | RD | R>
+
+/**
+ * What is open in a runtime.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Stats = Connection.Stats
 
 /**
  * A running Python module.
@@ -117,16 +248,16 @@ export interface CallOptions<I = unknown> {
  * @since 0.1.0
  */
 export interface Runtime {
-  /**
-   * Calls a Python function and decodes its answer.
-   *
-   * @see {@link call} for the form that takes the runtime from the context
-   */
-  readonly call: <A, RD = never, I = unknown>(
-    schema: Schema.Decoder<A, RD>,
-    input: NoInfer<I>,
-    options?: CallOptions<I> | undefined
-  ) => Effect.Effect<A, SynapseError, RD>
+  /** @see {@link call} for the form that takes the runtime from the context */
+  readonly call: Call
+  /** @see {@link stream} for the form that takes the runtime from the context */
+  readonly stream: StreamCall
+  /** @see {@link acquire} for the form that takes the runtime from the context */
+  readonly acquire: Acquire
+  /** @see {@link evaluate} for the form that takes the runtime from the context */
+  readonly evaluate: Evaluate
+  /** Calls, streams, host calls and Python objects that are open now. */
+  readonly stats: Effect.Effect<Stats>
   /** The environment that the module runs in. */
   readonly environment: PythonEnvironment.PythonEnvironment
 }
@@ -144,12 +275,22 @@ const maxOpenCalls = 1024
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function* (
-  options: SynapseOptions
+export const make = <R = never>(
+  options: SynapseOptions<R>
+): Effect.Effect<
+  Runtime,
+  SynapseError,
+  ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope | R
+> => makeFor(options, undefined)
+
+/** With a key, host functions find the runtime itself under it. */
+const makeFor = Effect.fnUntraced(function* <R, Self>(
+  options: SynapseOptions<R>,
+  key: Context.Service<Self, Runtime> | undefined
 ): Effect.fn.Return<
   Runtime,
   SynapseError,
-  ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope
+  ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope | R
 > {
   yield* PythonProcess.checkPlatform
   yield* validateOptions(options)
@@ -159,6 +300,9 @@ export const make = Effect.fnUntraced(function* (
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
   const graceMillis = Duration.toMillis(options.disposeTimeout ?? "500 millis")
+  const cancelGraceMillis = Duration.toMillis(options.cancelGrace ?? "2 seconds")
+  const started = yield* Deferred.make<Runtime>()
+  const host = yield* serveHost(options.host, key, whenStarted(started, environment))
   const env = workerEnvironment(process.env, environment, options.env ?? {})
 
   const acquire = Effect.fnUntraced(function* (onChange: () => void) {
@@ -174,6 +318,9 @@ export const make = Effect.fnUntraced(function* (
       concurrency: options.concurrency ?? 1,
       maxOpenCalls,
       graceMillis,
+      cancelGraceMillis,
+      evaluate: options.evaluate ?? false,
+      serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
       onLog: (log) => {
         if (log.logger === "stderr") worker.noteStderr(log.message)
         logs.record(worker.pid, log)
@@ -196,8 +343,49 @@ export const make = Effect.fnUntraced(function* (
     queue: options.queue,
     acquire
   })
-  return { call: makeCall(pool.use, options.callTimeout), environment }
+  const calls: Calls = { use: pool.use, callTimeout: options.callTimeout }
+  const runtime: Runtime = {
+    call: makeCall(calls),
+    stream: makeStream(calls),
+    acquire: RemoteObject.makeAcquire(calls) as Acquire,
+    evaluate: makeEvaluate(calls, options.evaluate ?? false),
+    stats: Effect.sync(pool.stats),
+    environment
+  }
+  Deferred.doneUnsafe(started, Exit.succeed(runtime))
+  return runtime
 })
+
+/** Builds the host functions, which may use the runtime that they are for. */
+const serveHost = <R, Self>(
+  host: HostFunctions.HostFunctions<R> | undefined,
+  key: Context.Service<Self, Runtime> | undefined,
+  runtime: Runtime
+): Effect.Effect<Serving.Host | undefined, never, R | Scope.Scope> => {
+  if (host === undefined) return Effect.succeed(undefined)
+  return key === undefined ? host.serve : Effect.provideService(host.serve, key, runtime as never)
+}
+
+/** A runtime that waits until it has been started: Python may call while it is. */
+const whenStarted = (
+  started: Deferred.Deferred<Runtime>,
+  environment: PythonEnvironment.PythonEnvironment
+): Runtime => {
+  const runtime = Deferred.await(started)
+  return {
+    call: (schema, input, options) => Effect.flatMap(runtime, ({ call }) => call(schema, input, options)),
+    stream: (schema, input, options) =>
+      Stream.unwrap(Effect.map(runtime, ({ stream }) => stream(schema, input, options))),
+    acquire: (input, options) => Effect.flatMap(runtime, ({ acquire }) => acquire(input, options)),
+    evaluate: (schema, bindings, options) =>
+      function evaluate(literal, ...values) {
+        rememberPlace(literal, evaluate)
+        return Effect.flatMap(runtime, ({ evaluate }) => evaluate(schema, bindings, options)(literal, ...values))
+      },
+    stats: Effect.flatMap(runtime, ({ stats }) => stats),
+    environment
+  }
+}
 
 const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError =>
   new SynapseError({
@@ -211,28 +399,36 @@ const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError
   })
 
 /**
- * A service key for a runtime, with its layers and `call` as statics.
+ * A service key for a runtime, with its layers and functions as statics.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ServiceClass<Self, Id extends string> extends Context.ServiceClass<Self, Id, Runtime> {
   /** @see {@link layer} */
-  readonly layer: (options: SynapseOptions) => Layer.Layer<Self, SynapseError>
+  readonly layer: <R = never>(options: SynapseOptions<R>) => Layer.Layer<Self, SynapseError, Exclude<R, Self>>
   /** @see {@link layerNoPlatform} */
-  readonly layerNoPlatform: (
-    options: SynapseOptions
-  ) => Layer.Layer<Self, SynapseError, ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path>
+  readonly layerNoPlatform: <R = never>(
+    options: SynapseOptions<R>
+  ) => Layer.Layer<
+    Self,
+    SynapseError,
+    Exclude<R, Self> | ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path
+  >
   /** @see {@link layerConfig} */
   readonly layerConfig: (
     config?: Config.Wrap<SynapseOptions> | undefined
   ) => Layer.Layer<Self, SynapseError | Config.ConfigError>
   /** @see {@link call} */
-  readonly call: <A, RD = never, I = unknown>(
-    schema: Schema.Decoder<A, RD>,
-    input: NoInfer<I>,
-    options?: CallOptions<I> | undefined
-  ) => Effect.Effect<A, SynapseError, Self | RD>
+  readonly call: Call<Self>
+  /** @see {@link stream} */
+  readonly stream: StreamCall<Self>
+  /** @see {@link acquire} */
+  readonly acquire: Acquire<Self>
+  /** @see {@link evaluate} */
+  readonly evaluate: Evaluate<Self>
+  /** @see {@link stats} */
+  readonly stats: Effect.Effect<Stats, never, Self>
 }
 
 /**
@@ -264,18 +460,28 @@ export const Service =
   <Self>() =>
   <const Id extends string>(id: Id): ServiceClass<Self, Id> => {
     const key = Context.Service<Self, Runtime>()(id)
-    const layerNoPlatform = (options: SynapseOptions) => Layer.effect(key, make(options))
-    const layer = (options: SynapseOptions) => Layer.provide(layerNoPlatform(options), NodeServices.layer)
-    return Object.assign(key, {
+    const layerNoPlatform: ServiceClass<Self, Id>["layerNoPlatform"] = (options) =>
+      Layer.effect(key, makeFor(options, key)) as never
+    const layer: ServiceClass<Self, Id>["layer"] = (options) =>
+      Layer.provide(layerNoPlatform(options), NodeServices.layer)
+    const functions: Pick<ServiceClass<Self, Id>, keyof Runtime & keyof ServiceClass<Self, Id>> = {
+      call: (schema, input, options) => key.use((runtime) => runtime.call(schema, input, options)),
+      stream: (schema, input, options) =>
+        Stream.unwrap(key.useSync((runtime) => runtime.stream(schema, input, options))),
+      acquire: (input, options) => key.use((runtime) => runtime.acquire(input, options)),
+      evaluate: (schema, bindings, options) =>
+        function evaluate(literal, ...values) {
+          // Here, where the stack still tells.
+          rememberPlace(literal, evaluate)
+          return key.use((runtime) => runtime.evaluate(schema, bindings, options)(literal, ...values))
+        },
+      stats: key.use((runtime) => runtime.stats)
+    }
+    return Object.assign(key, functions, {
       layer,
       layerNoPlatform,
       layerConfig: (config: Config.Wrap<SynapseOptions> = environmentConfig) =>
-        Layer.unwrap(Effect.map(Config.unwrap(config), layer)),
-      call: <A, RD = never, I = unknown>(
-        schema: Schema.Decoder<A, RD>,
-        input: NoInfer<I>,
-        options?: CallOptions<I> | undefined
-      ) => key.use((runtime) => runtime.call(schema, input, options))
+        Layer.unwrap(Effect.map(Config.unwrap(config), layer))
     })
   }
 
@@ -312,6 +518,9 @@ export class Synapse extends Service<Synapse>()("effect-synapse/Synapse") {}
  * call fails with a {@link SynapseError}, whatever happens to the worker; it never hangs. Interrupting it tells Python
  * and does not wait for it.
  *
+ * A `Stream` as the input, or as a field of it, is an iterator in Python, which reads it while the call runs. A failure of
+ * the stream is raised there.
+ *
  * **Example** (A typed call)
  *
  * ```ts
@@ -329,7 +538,139 @@ export class Synapse extends Service<Synapse>()("effect-synapse/Synapse") {}
  * @category accessors
  * @since 0.1.0
  */
-export const call: ServiceClass<Synapse, "effect-synapse/Synapse">["call"] = Synapse.call
+export const call: Call<Synapse> = Synapse.call
+
+/**
+ * The items of a Python generator, decoded with a schema.
+ *
+ * **Details**
+ *
+ * Python produces as the consumer takes: at most 64 items and about 1 MiB ahead. A stream that ends early or is interrupted
+ * closes the generator, whose `finally` runs. One that fails gives the items before the failure first.
+ *
+ * **Example** (Words as they come)
+ *
+ * ```ts
+ * import { Console, Schema, Stream } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Synapse.stream(Schema.String, { prompt: "hi" }, { method: "chat" }).pipe(
+ *   Stream.take(10),
+ *   Stream.runForEach((word) => Console.log(word))
+ * )
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const stream: StreamCall<Synapse> = Synapse.stream
+
+/**
+ * The schema of a stream in an input, each item of which is encoded with `item`: for the `payload` of a call.
+ *
+ * **Example** (Rows with dates)
+ *
+ * ```ts
+ * import { Schema, Stream } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const Row = Schema.Struct({ id: Schema.Int, at: Schema.DateTimeUtcFromMillis })
+ * const payload = Schema.Struct({ table: Schema.String, rows: Synapse.StreamOf(Row) })
+ *
+ * const insert = (rows: Stream.Stream<typeof Row.Type>) =>
+ *   Synapse.call(Schema.Int, { table: "visits", rows }, { method: "insert", payload })
+ * ```
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const StreamOf: <A, E>(item: Schema.Codec<A, E>) => Schema.Codec<Stream.Stream<A, unknown>> =
+  InputStreams.StreamOf
+
+/**
+ * What is done with the progress of a call: the value of the option `progress`.
+ *
+ * **Details**
+ *
+ * The values come in order, one at a time; when they come faster than they are dealt with, the oldest of more than 256 are
+ * dropped. The call's result comes after them.
+ *
+ * **Example** (A call that reports)
+ *
+ * ```ts
+ * import { Console, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Synapse.call(Schema.String, { epochs: 3 }, {
+ *   method: "train",
+ *   progress: Synapse.onProgress(Schema.Finite, (done) => Console.log(`${Math.round(100 * done)} %`)),
+ *   timeout: "5 seconds",
+ *   maxTimeout: "10 minutes"
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const onProgress: <P, RD, R>(
+  schema: Schema.Decoder<P, RD>,
+  onProgress: (value: P) => Effect.Effect<unknown, never, R>
+) => Progress<RD | R> = makeProgress
+
+/**
+ * Calls a Python function that returns a `synapse.Handle`, and holds the object until the scope closes.
+ *
+ * **Example** (A session that stays in Python)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Effect.gen(function*() {
+ *   const session = yield* Synapse.acquire({ name: "Ada" }, { method: "open_session" })
+ *   yield* session.call(Schema.Void, { text: "hi" }, { method: "say" })
+ *   return yield* session.get(Schema.Int, "length")
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const acquire: Acquire<Synapse> = Synapse.acquire
+
+/**
+ * Runs a piece of Python, the text of a template literal, and decodes its value: that of its last expression.
+ *
+ * **Details**
+ *
+ * The names of the module are there, and the bindings beside them; what the code assigns is gone afterwards. A value put
+ * into the literal with `${}` is bound, never spliced into the source. Tracebacks name the TypeScript file and line. It fails
+ * with `Unsupported` unless the layer has the option `evaluate: true`.
+ *
+ * **Example** (Two lines of Python)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Synapse.evaluate(Schema.Finite, { values: [1, 2, 3] })`
+ *   import statistics
+ *   statistics.stdev(values)
+ * `
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const evaluate: Evaluate<Synapse> = Synapse.evaluate
+
+/**
+ * Calls, streams, host calls and Python objects that are open now.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const stats: Effect.Effect<Stats, never, Synapse> = Synapse.stats
 
 /**
  * The runtime of a Python module, with the Node services it needs.
@@ -354,7 +695,8 @@ export const call: ServiceClass<Synapse, "effect-synapse/Synapse">["call"] = Syn
  * @category layers
  * @since 0.1.0
  */
-export const layer: (options: SynapseOptions) => Layer.Layer<Synapse, SynapseError> = Synapse.layer
+export const layer: <R = never>(options: SynapseOptions<R>) => Layer.Layer<Synapse, SynapseError, Exclude<R, Synapse>> =
+  Synapse.layer
 
 /**
  * The same as {@link layer}, for tests and platforms that bring the file system, paths and process spawner themselves.
@@ -362,10 +704,13 @@ export const layer: (options: SynapseOptions) => Layer.Layer<Synapse, SynapseErr
  * @category layers
  * @since 0.1.0
  */
-export const layerNoPlatform: (
-  options: SynapseOptions
-) => Layer.Layer<Synapse, SynapseError, ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path> =
-  Synapse.layerNoPlatform
+export const layerNoPlatform: <R = never>(
+  options: SynapseOptions<R>
+) => Layer.Layer<
+  Synapse,
+  SynapseError,
+  Exclude<R, Synapse> | ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path
+> = Synapse.layerNoPlatform
 
 /**
  * The runtime with its options from the configuration.

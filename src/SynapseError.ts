@@ -392,21 +392,23 @@ export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/Decode
 }
 
 /**
- * The time-out of a call passed.
+ * A time-out of a call passed.
  *
  * @category errors
  * @since 0.1.0
  */
 export class CallTimeout extends Schema.TaggedError<CallTimeout>(`${id}/CallTimeout`)("CallTimeout", {
   method: Schema.String,
-  /** The time-out, in milliseconds. */
+  /** Which option set the time-out that passed. */
+  option: Schema.Literals(["timeout", "queueTimeout", "totalTimeout", "maxTimeout"]),
+  /** That time-out, in milliseconds. */
   durationMillis: Schema.Number,
   /** Whether the call had been sent: Python may still be working on it, and was told to stop. */
   running: Schema.Boolean
 }) {
   override get message(): string {
     return (
-      `\`${this.method}\` did not answer within ${this.durationMillis} ms; ` +
+      `\`${this.method}\` was not done within the ${this.durationMillis} ms of ${this.option}; ` +
       (this.running ? "Python was told to stop it" : "it was still waiting for a worker and was never sent")
     )
   }
@@ -566,6 +568,27 @@ export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>(`${id}/Fram
 }
 
 /**
+ * The two sides do not fit: a stream is asked of a handler that returns one value, or one value of a generator; an object
+ * was released; code is to be run where that is not allowed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unsupported extends Schema.TaggedError<Unsupported>(`${id}/Unsupported`)("Unsupported", {
+  method: Schema.String,
+  /** What does not fit, and what to do instead. */
+  detail: Schema.String,
+  delivery: Delivery
+}) {
+  override get message(): string {
+    return `\`${this.method}\` cannot be called like this: ${this.detail}`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+}
+
+/**
  * The peer broke the protocol; the connection was given up.
  *
  * @category errors
@@ -651,6 +674,7 @@ export const SynapseErrorReason = Schema.Union([
   Unresponsive,
   Overloaded,
   FrameTooLarge,
+  Unsupported,
   ProtocolError,
   RestartLimit,
   Closed

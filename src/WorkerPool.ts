@@ -15,7 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { type Connection, synchronousMethods } from "./Connection.ts"
+import { type Connection, type Stats, synchronousMethods } from "./Connection.ts"
 import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
@@ -74,11 +74,19 @@ export interface Options {
  * @since 0.1.0
  */
 export interface WorkerPool {
-  /** Runs one call of a method on the least loaded worker, waiting for room where there is none. */
+  /**
+   * Runs one call of a method on the least loaded worker, waiting for room where there is none.
+   *
+   * A call made inside a function that a worker waits for (`owner` is that of its connection) goes to that worker, which
+   * has a place for it: elsewhere it might wait for a worker that waits for it.
+   */
   readonly use: <A, R>(
     method: string,
-    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
+    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>,
+    owner?: object | undefined
   ) => Effect.Effect<A, SynapseError, R>
+  /** What is open on all workers. */
+  readonly stats: () => Stats
 }
 
 interface Slot {
@@ -199,10 +207,19 @@ export const make = Effect.fnUntraced(function* (
       )
     })
 
-  const use: WorkerPool["use"] = (method, call) =>
+  // Every connection there is, those included that leave.
+  const connections = new Set<Connection>()
+  const connectionOf = (owner: object): Connection | undefined => {
+    for (const connection of connections) if (connection.owner === owner) return connection
+    return undefined
+  }
+
+  const use: WorkerPool["use"] = (method, call, owner) =>
     Effect.suspend(() => {
       if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
       const isSynchronous = synchronous.has(method)
+      const waitsForIt = owner !== undefined && isSynchronous ? connectionOf(owner) : undefined
+      if (waitsForIt?.isOpen()) return call(waitsForIt)
       const waiters = isSynchronous ? waiting.synchronous : waiting.asynchronous
       const slot = waiters.size === 0 ? leastLoaded(isSynchronous) : undefined
       if (slot !== undefined) return call(slot.connection!)
@@ -228,6 +245,15 @@ export const make = Effect.fnUntraced(function* (
       )
     )
 
+  const acquire = Effect.uninterruptibleMask((restore) =>
+    Effect.tap(restore(options.acquire(admit)), (connection) =>
+      Effect.acquireRelease(
+        Effect.sync(() => connections.add(connection)),
+        () => Effect.sync(() => connections.delete(connection))
+      )
+    )
+  )
+
   // Serves one worker from its start until it ends or leaves.
   const serve = (slot: Slot, onReady: () => void): Effect.Effect<End> =>
     Effect.uninterruptibleMask((restore) =>
@@ -235,7 +261,7 @@ export const make = Effect.fnUntraced(function* (
         const scope = yield* Scope.make()
         let wasReady = false
         const run = Effect.gen(function* () {
-          const connection = yield* Scope.provide(options.acquire(admit), scope)
+          const connection = yield* Scope.provide(acquire, scope)
           slot.connection = connection
           synchronous = synchronousMethods(connection.hello)
           wasReady = true
@@ -290,7 +316,19 @@ export const make = Effect.fnUntraced(function* (
       })
   )
   yield* Effect.forEach(started, Deferred.await, { concurrency: "unbounded", discard: true })
-  return { use }
+
+  const stats = (): Stats => {
+    const total = { calls: 0, streams: 0, hostCalls: 0, handles: 0 }
+    for (const connection of connections) {
+      const { calls, handles, hostCalls, streams } = connection.stats()
+      total.calls += calls
+      total.streams += streams
+      total.hostCalls += hostCalls
+      total.handles += handles
+    }
+    return total
+  }
+  return { use, stats }
 })
 
 // Calls fail rather than wait for a worker that nobody starts.

@@ -5,9 +5,11 @@
  */
 export * as Connection from "./Connection.ts"
 export * as Envelope from "./Envelope.ts"
+export * as HostFunctions from "./HostFunctions.ts"
 export * as NdArray from "./NdArray.ts"
 export * as PythonEnvironment from "./PythonEnvironment.ts"
 export * as PythonProcess from "./PythonProcess.ts"
+export * as RemoteObject from "./RemoteObject.ts"
 export * as SchemaMsgpack from "./SchemaMsgpack.ts"
 export * as Synapse from "./Synapse.ts"
 export { SynapseLive } from "./Synapse.ts"

@@ -1,35 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
-import * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
 import type { SynapseError } from "../src/SynapseError.ts"
+import { connect, payloadOf, setup } from "./fixtures/connection.ts"
 import * as FakeWorker from "./fixtures/FakeWorker.ts"
 
 const { Kind } = Envelope
 
-const connect = (worker: FakeWorker.FakeWorker, options: Partial<Connection.Options> = {}) =>
-  Connection.make(worker.socket, {
-    maxFrameSize: Envelope.defaultMaxFrameSize,
-    concurrency: 1,
-    maxOpenCalls: 8,
-    graceMillis: 0,
-    onLog: () => {},
-    onChange: () => {},
-    onBusy: () => {},
-    ...options
-  })
-
-const setup = Effect.fnUntraced(function* (options?: Partial<Connection.Options>) {
-  const worker = yield* FakeWorker.make
-  worker.hello()
-  const connection = yield* connect(worker, options)
-  yield* worker.receiveKind(Kind.Welcome)
-  return { worker, connection }
-})
-
 const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
-
-const payloadOf = (frame: Envelope.Frame) => Envelope.decodePayload(frame.payload)
 
 describe("the handshake", () => {
   it.effect("welcomes a worker with its settings before any request", () =>
@@ -44,7 +22,8 @@ describe("the handshake", () => {
         protocol: 1,
         maxFrameSize: Envelope.defaultMaxFrameSize,
         concurrency: 3,
-        maxOpenCalls: 8
+        maxOpenCalls: 8,
+        evaluate: false
       })
       assert.strictEqual((yield* worker.receive).kind, Kind.Request)
       yield* Fiber.interrupt(call)

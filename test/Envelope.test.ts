@@ -38,7 +38,10 @@ describe("Envelope", () => {
     it("are there", () => {
       assert.deepStrictEqual(
         examples.map(({ json }) => json.kind),
-        [Kind.Hello, Kind.Welcome, Kind.Request, Kind.Success, Kind.Die, Kind.Cancel]
+        [
+          ...[Kind.Hello, Kind.Welcome, Kind.Request, Kind.Success, Kind.Die, Kind.Cancel],
+          ...[Kind.Request, Kind.Chunk, Kind.Credit, Kind.Progress, Kind.Request, Kind.Success]
+        ]
       )
     })
 

@@ -35,7 +35,8 @@ const reasons: ReadonlyArray<Errors.SynapseErrorReason> = [
     delivery: "unknown"
   }),
   new Errors.DecodeFailed({ side: "typescript", method: "main", path: "$", issue: "Expected string" }),
-  new Errors.CallTimeout({ method: "main", durationMillis: 100, running: true }),
+  new Errors.CallTimeout({ method: "main", option: "timeout", durationMillis: 100, running: true }),
+  new Errors.Unsupported({ method: "main", detail: "it is a generator: use Synapse.stream", delivery: "rejected" }),
   new Errors.WorkerExited({
     kind: "segfault",
     pid: 7,

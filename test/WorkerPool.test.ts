@@ -36,6 +36,10 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
       finish: () => Array.from(waiting)[0]!(),
       connection: {
         hello: FakeWorker.hello,
+        owner: stubs,
+        release: () => {},
+        stream: () => ({ take: Effect.never, close: () => {} }),
+        stats: () => ({ calls: stub.open, streams: 0, hostCalls: 0, handles: 0 }),
         load: () => stub.open,
         isOpen: () => !stub.leaving,
         room: (synchronous) => (stub.leaving ? 0 : synchronous ? (behaviour.room ?? 10) - stub.open : 10),

@@ -26,12 +26,12 @@ const answering = (answers: ReadonlyArray<Answer>) => {
     call: (request) =>
       Effect.suspend(() => {
         requests.push(request)
-        if (request.progress !== undefined) request.progress.sent = true
+        request.onSent?.()
         return answers[Math.min(requests.length, answers.length) - 1]!
       })
   }
   const use: WorkerPool["use"] = (_method, call) => call(stub as Connection.Connection)
-  return { requests, call: makeCall(use, undefined) }
+  return { requests, call: makeCall({ use, callTimeout: undefined }) }
 }
 
 describe("a call that the worker turns away", () => {

@@ -15,7 +15,8 @@ import {
   Overloaded,
   ProtocolError,
   PythonException,
-  SynapseError
+  SynapseError,
+  Unsupported
 } from "../SynapseError.ts"
 import { CodecError } from "./msgpack.ts"
 
@@ -57,8 +58,17 @@ export const isTurnedAway = (frame: Envelope.Frame): boolean => {
   }
 }
 
-// A string that is not JSON is the answer itself.
-const parsed = (value: unknown): unknown => {
+/** The error in a frame that ends a stream without being its end. */
+export const failureOfFrame = (frame: Envelope.Frame, method: string): Effect.Effect<never, SynapseError> => {
+  try {
+    return fail(failureOf(frame, Envelope.decodePayload(frame.payload), method))
+  } catch (error) {
+    return fail(undecodable(error, method))
+  }
+}
+
+/** A string that is not JSON is the answer itself. */
+export const parsed = (value: unknown): unknown => {
   if (typeof value !== "string") return value
   try {
     return JSON.parse(value)
@@ -67,7 +77,8 @@ const parsed = (value: unknown): unknown => {
   }
 }
 
-const undecodable = (error: unknown, method: string): SynapseErrorReason =>
+/** Why an answer cannot be had from its bytes. */
+export const undecodable = (error: unknown, method: string): SynapseErrorReason =>
   error instanceof CodecError
     ? new DecodeFailed({ side: "typescript", method, path: error.path, issue: error.issue })
     : new ProtocolError({
@@ -80,6 +91,8 @@ const decodeIssue = Schema.decodeUnknownSync(Schema.Struct({ path: Schema.String
 const decodeNearest = Schema.decodeUnknownSync(Schema.Struct({ nearest: Schema.Array(Schema.String) }))
 const decodeSize = Schema.decodeUnknownSync(Schema.Struct({ size: Schema.Int, limit: Schema.Int }))
 const decodeCapacity = Schema.decodeUnknownSync(Schema.Struct({ capacity: Schema.Int }))
+
+const decodeDetail = Schema.decodeUnknownSync(Schema.Struct({ detail: Schema.String }))
 
 const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): SynapseErrorReason => {
   if (frame.kind === Envelope.Kind.Fail) return new HandlerFailed({ method, error: payload })
@@ -104,6 +117,12 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
       return new FrameTooLarge({ side: "python", method, ...decodeSize(payload) })
     case "Overloaded":
       return new Overloaded({ where: "worker", ...decodeCapacity(payload) })
+    case "Unsupported":
+      return new Unsupported({
+        method,
+        ...decodeDetail(payload),
+        delivery: delivery === "rejected" ? "rejected" : "unknown"
+      })
     case "Closed":
       return new Closed({ delivery: "rejected" })
     default:

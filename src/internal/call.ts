@@ -1,70 +1,154 @@
-/** One call as its caller sees it: encoding, time-out, sending again, decoding. */
+/** One call as its caller sees it: encoding, time-outs, sending again, progress, decoding. */
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import type * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
-import type { Request } from "../Connection.ts"
+import type { Connection, Request } from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
 import * as SchemaMsgpack from "../SchemaMsgpack.ts"
-import type { Runtime } from "../Synapse.ts"
-import { CallTimeout, EncodeFailed, SynapseError } from "../SynapseError.ts"
+import type { CallOptions, Runtime } from "../Synapse.ts"
+import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { WorkerPool } from "../WorkerPool.ts"
 import { answerOf, isTurnedAway } from "./answer.ts"
+import { Budget } from "./budget.ts"
+import * as InputStreams from "./inputStreams.ts"
+import { listen } from "./progress.ts"
+import { CurrentRequest } from "./serving.ts"
 
 /** How often a call is sent that was turned away, or that is idempotent and whose worker ended. */
 const maxAttempts = 3
 
-/** Makes the `call` of a runtime, given how one request is made on some worker. */
-export const makeCall = (use: WorkerPool["use"], callTimeout: Duration.Input | undefined): Runtime["call"] => {
-  const send = (request: Request, idempotent: boolean, attempt: number): Effect.Effect<Envelope.Frame, SynapseError> =>
-    Effect.matchEffect(
-      use(request.method, (connection) => connection.call(request)),
-      {
-        onFailure: (error) =>
-          maySendAgain(error, idempotent, attempt) ? send(request, idempotent, attempt + 1) : Effect.fail(error),
-        onSuccess: (frame) => {
-          if (attempt >= maxAttempts || !isTurnedAway(frame)) return Effect.succeed(frame)
-          if (request.progress !== undefined) request.progress.sent = false
-          return send(request, idempotent, attempt + 1)
-        }
-      }
-    )
-
-  return (schema, input, options) =>
-    Effect.withFiber((fiber) => {
-      const method = options?.method ?? "main"
-      const timeout = options?.timeout ?? callTimeout
-      const trace = traceparent(fiber.cache.span)
-      const decode = answerOf(schema, method, options?.parseJson ?? false)
-      const idempotent = options?.idempotent ?? false
-      const encoded =
-        options?.payload === undefined ? Effect.succeed<unknown>(input) : encodeInput(options.payload, input, method)
-      if (timeout === undefined) {
-        return Effect.flatMap(
-          Effect.flatMap(encoded, (payload) => send({ method, payload, trace }, idempotent, 1)),
-          decode
-        )
-      }
-      const duration = Duration.fromInputUnsafe(timeout)
-      const durationMillis = Duration.toMillis(duration)
-      const clock = fiber.getRef(Clock.Clock)
-      const deadline = clock.currentTimeMillisUnsafe() + durationMillis
-      const timeLeft = () => deadline - clock.currentTimeMillisUnsafe()
-      const progress = { sent: false }
-      const timedOut = Effect.suspend(() =>
-        Effect.fail(new SynapseError({ reason: new CallTimeout({ method, durationMillis, running: progress.sent }) }))
-      )
-      return Effect.flatMap(encoded, (payload) =>
-        send({ method, payload, trace, timeLeft, progress }, idempotent, 1)
-      ).pipe(
-        // Python saw the deadline pass before this side did.
-        Effect.flatMap((frame) => (frame.kind === Envelope.Kind.Interrupted ? timedOut : Effect.succeed(frame))),
-        Effect.timeoutOrElse({ duration, orElse: () => timedOut }),
-        Effect.flatMap(decode)
-      )
-    })
+/** Where calls go and what holds for all of them. */
+export interface Calls {
+  readonly use: WorkerPool["use"]
+  readonly callTimeout: Duration.Input | undefined
+  /** The object whose methods are called, on the one worker that has it. */
+  readonly target?: number | undefined
 }
+
+/** What a call asks for beside its method. */
+export type Asked = Pick<Request, "get" | "onHandle">
+
+/** One call on its way, of one value or of a stream. */
+export interface Exchange {
+  readonly method: string
+  readonly budget: Budget | undefined
+  /** Sends the request, again where that is safe, and waits for the first frame that is more than a refusal. */
+  readonly send: (
+    by: (connection: Connection, request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
+  ) => Effect.Effect<Envelope.Frame, SynapseError>
+  /** Fails when a time-out passes before `self` is done. */
+  readonly limit: <A, R>(self: Effect.Effect<A, SynapseError, R>) => Effect.Effect<A, SynapseError, R>
+}
+
+/** Prepares a call in the fiber of its caller; encodes the input. */
+export const prepare = <I, R>(
+  calls: Calls,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  input: unknown,
+  options: CallOptions<I, R> | undefined,
+  asked: Asked,
+  onProgress: ((payload: Uint8Array) => void) | undefined
+): Effect.Effect<Exchange, SynapseError> => {
+  const method = options?.method ?? "main"
+  const durations = { ...options, timeout: options?.timeout ?? calls.callTimeout }
+  const budget = Budget.isBounded(durations) ? new Budget(fiber.getRef(Clock.Clock), durations) : undefined
+  const idempotent = options?.idempotent ?? false
+  const current = fiber.getRef(CurrentRequest)
+  const encoded =
+    options?.payload === undefined ? Effect.succeed(input) : encodeInput(options.payload, input as I, method)
+  return Effect.map(encoded, (value) => {
+    const { input: payload, streams } = InputStreams.extract(value, fiber.context)
+    const request: Request = {
+      method,
+      payload,
+      inputs: streams.length === 0 ? undefined : streams,
+      trace: traceparent(fiber.cache.span),
+      target: calls.target,
+      replace: options?.onCancel === "replace",
+      onProgress: progressOf(budget, options?.maxTimeout !== undefined, onProgress),
+      timeLeft: budget && (() => budget.timeLeft()),
+      ceiling: budget && (() => budget.ceiling()),
+      onSent: budget && (() => budget.sent()),
+      ...asked
+    }
+    const send = (by: Parameters<Exchange["send"]>[0], attempt: number): ReturnType<Exchange["send"]> =>
+      Effect.matchEffect(
+        calls.use(
+          method,
+          (connection) =>
+            by(
+              connection,
+              current !== undefined && current.owner === connection.owner
+                ? { ...request, parent: current.call }
+                : request
+            ),
+          current?.owner
+        ),
+        {
+          onFailure: (error) =>
+            calls.target === undefined && maySendAgain(error, idempotent, attempt)
+              ? again(by, attempt)
+              : Effect.fail(error),
+          onSuccess: (frame) =>
+            attempt < maxAttempts && isTurnedAway(frame) ? again(by, attempt) : Effect.succeed(frame)
+        }
+      )
+    const again: typeof send = (by, attempt) => {
+      budget?.queued()
+      return send(by, attempt + 1)
+    }
+    return {
+      method,
+      budget,
+      send: (by) => send(by, 1),
+      limit: (self) => (budget === undefined ? self : budget.limit(self, method))
+    }
+  })
+}
+
+const progressOf = (
+  budget: Budget | undefined,
+  extends_: boolean,
+  onProgress: ((payload: Uint8Array) => void) | undefined
+): ((payload: Uint8Array) => void) | undefined => {
+  if (budget === undefined || !extends_) return onProgress
+  return (payload) => {
+    budget.progressed()
+    onProgress?.(payload)
+  }
+}
+
+/** Makes a call and gives the frame that answers it. */
+export const exchange = <I, R>(
+  calls: Calls,
+  input: unknown,
+  options: CallOptions<I, R> | undefined,
+  asked: Asked
+): Effect.Effect<Envelope.Frame, SynapseError, R> =>
+  listen(options?.progress, options?.method ?? "main", (onProgress) =>
+    Effect.withFiber((fiber) =>
+      Effect.flatMap(prepare(calls, fiber, input, options, asked, onProgress), ({ budget, limit, method, send }) => {
+        const sent = send((connection, request) => connection.call(request))
+        if (budget === undefined) return sent
+        return Effect.flatMap(limit(sent), (frame) =>
+          // Python saw the deadline pass before this side did.
+          frame.kind === Envelope.Kind.Interrupted ? Effect.fail(budget.expired(method)) : Effect.succeed(frame)
+        )
+      })
+    )
+  )
+
+/** Makes the `call` of a runtime or of an object. */
+export const makeCall =
+  (calls: Calls): Runtime["call"] =>
+  (schema, input, options) =>
+    Effect.flatMap(
+      exchange(calls, input, options, {}),
+      answerOf(schema, options?.method ?? "main", options?.parseJson ?? false)
+    ) as never
 
 // What never ran can run elsewhere; what may have run only if its caller says so. The restart budget bounds the first.
 const maySendAgain = ({ reason }: SynapseError, idempotent: boolean, attempt: number): boolean => {

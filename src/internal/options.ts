@@ -2,8 +2,10 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
-import type { SynapseOptions } from "../Synapse.ts"
+import type { SynapseOptions as Options } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
+
+type SynapseOptions = Options<unknown>
 
 const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => number | undefined, number, number]> = [
   ["workers", ({ workers }) => workers, 1, 256],
@@ -17,11 +19,13 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
   ["startTimeout", ({ startTimeout }) => startTimeout],
   ["disposeTimeout", ({ disposeTimeout }) => disposeTimeout],
   ["callTimeout", ({ callTimeout }) => callTimeout],
+  ["cancelGrace", ({ cancelGrace }) => cancelGrace],
   ["restart.window", ({ restart }) => restart?.window],
   ["restart.backoff", ({ restart }) => restart?.backoff]
 ]
 
-const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<string>]> = [
+const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
+  ["evaluate", ({ evaluate }) => evaluate, [true, false]],
   ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
   ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
   ["environment.installer", ({ environment }) => settings(environment)?.installer, ["auto", "uv", "pip"]]
@@ -57,12 +61,16 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   }
   for (const [name, get, allowed] of choices) {
     const value = get(options)
-    if (value === undefined || (typeof value === "string" && allowed.includes(value))) continue
+    if (value === undefined || allowed.includes(value)) continue
     return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
   }
   const { logs } = options
   if (logs !== undefined && logs !== "effect" && logs !== "ignore" && typeof logs !== "function") {
     return `The option \`logs\` is ${JSON.stringify(logs)}, not "effect", "ignore" or a function`
+  }
+  const { host } = options
+  if (host !== undefined && !Effect.isEffect(host?.serve)) {
+    return "The option `host` is not what HostFunctions.make returns"
   }
   for (const [name, get] of durations) {
     const value = get(options)

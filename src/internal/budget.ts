@@ -1,0 +1,119 @@
+/**
+ * How long a call may wait and run.
+ *
+ * Waiting for a worker and running on it have budgets of their own, and one may bound the whole. A budget is measured on
+ * the caller's clock; progress starts that of running anew.
+ */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { CallTimeout, SynapseError } from "../SynapseError.ts"
+import { maxDelayMillis } from "./nativeSleep.ts"
+
+export interface Durations {
+  readonly timeout?: Duration.Input | undefined
+  readonly queueTimeout?: Duration.Input | undefined
+  readonly totalTimeout?: Duration.Input | undefined
+  readonly maxTimeout?: Duration.Input | undefined
+}
+
+type Option = CallTimeout["option"]
+
+const millis = (input: Duration.Input | undefined): number =>
+  input === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(Duration.fromInputUnsafe(input))
+
+export class Budget {
+  readonly #clock: Clock.Clock
+  readonly #millis: Readonly<Record<Option, number>>
+  readonly #begun: number
+  #queuedAt: number
+  #sentAt: number | undefined
+  /** When the time to run began, or began anew. */
+  #runsFrom = 0
+
+  constructor(clock: Clock.Clock, durations: Durations) {
+    this.#clock = clock
+    this.#millis = {
+      timeout: millis(durations.timeout),
+      queueTimeout: millis(durations.queueTimeout),
+      totalTimeout: millis(durations.totalTimeout),
+      maxTimeout: millis(durations.maxTimeout)
+    }
+    this.#begun = this.#queuedAt = clock.currentTimeMillisUnsafe()
+  }
+
+  /** Whether anything bounds the call. */
+  static isBounded({ maxTimeout, queueTimeout, timeout, totalTimeout }: Durations): boolean {
+    return [timeout, queueTimeout, totalTimeout, maxTimeout].some((duration) => duration !== undefined)
+  }
+
+  /** The call was given to a worker. */
+  sent(): void {
+    this.#sentAt = this.#runsFrom = this.#clock.currentTimeMillisUnsafe()
+  }
+
+  /** The call waits for a worker again. */
+  queued(): void {
+    this.#sentAt = undefined
+    this.#queuedAt = this.#clock.currentTimeMillisUnsafe()
+  }
+
+  progressed(): void {
+    if (this.#millis.maxTimeout !== Number.POSITIVE_INFINITY) this.#runsFrom = this.#clock.currentTimeMillisUnsafe()
+  }
+
+  /** Milliseconds left to run for a call that is sent now, `undefined` without a bound. */
+  timeLeft(): number | undefined {
+    const { timeout, totalTimeout } = this.#millis
+    const left = Math.min(timeout, this.#begun + totalTimeout - this.#clock.currentTimeMillisUnsafe())
+    return left === Number.POSITIVE_INFINITY ? undefined : left
+  }
+
+  /** Milliseconds within which progress may extend the time to run, `undefined` when it may not. */
+  ceiling(): number | undefined {
+    const { maxTimeout, totalTimeout } = this.#millis
+    if (maxTimeout === Number.POSITIVE_INFINITY) return undefined
+    return Math.min(maxTimeout, this.#begun + totalTimeout - this.#clock.currentTimeMillisUnsafe())
+  }
+
+  /** Fails with `CallTimeout` when a budget is used up before `self` is done. */
+  limit<A, E, R>(self: Effect.Effect<A, E, R>, method: string): Effect.Effect<A, E | SynapseError, R> {
+    return Effect.raceFirst(self, this.#timer(method))
+  }
+
+  /** The error of a call of which Python saw the deadline pass. */
+  expired(method: string): SynapseError {
+    const [, option] = this.#firstOf(this.#bounds())
+    return this.#error(option, method)
+  }
+
+  #timer(method: string): Effect.Effect<never, SynapseError> {
+    return Effect.suspend(() => {
+      const now = this.#clock.currentTimeMillisUnsafe()
+      const [at, option] = this.#firstOf(this.#bounds())
+      if (at <= now) return Effect.fail(this.#error(option, method))
+      // While it waits, nothing says when it will be sent: the time to run cannot end earlier than this.
+      const wake = this.#sentAt === undefined ? Math.min(at, now + this.#millis.timeout) : at
+      if (wake === Number.POSITIVE_INFINITY) return Effect.never
+      return Effect.flatMap(Effect.sleep(Math.min(wake - now, maxDelayMillis)), () => this.#timer(method))
+    })
+  }
+
+  #bounds(): ReadonlyArray<readonly [number, Option]> {
+    const { maxTimeout, queueTimeout, timeout, totalTimeout } = this.#millis
+    const total = [this.#begun + totalTimeout, "totalTimeout"] as const
+    if (this.#sentAt === undefined) return [total, [this.#queuedAt + queueTimeout, "queueTimeout"]]
+    return [total, [this.#runsFrom + timeout, "timeout"], [this.#sentAt + maxTimeout, "maxTimeout"]]
+  }
+
+  #firstOf(bounds: ReadonlyArray<readonly [number, Option]>): readonly [number, Option] {
+    return bounds.reduce((first, bound) => (bound[0] < first[0] ? bound : first))
+  }
+
+  #error(option: Option, method: string): SynapseError {
+    const durationMillis = this.#millis[option]
+    return new SynapseError({
+      reason: new CallTimeout({ method, option, durationMillis, running: this.#sentAt !== undefined })
+    })
+  }
+}

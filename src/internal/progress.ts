@@ -1,0 +1,80 @@
+/** Progress of a call on its way to the caller's listener: in order, beside the result, and never in its way. */
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
+import type * as Schema from "effect/Schema"
+import * as Envelope from "../Envelope.ts"
+import * as SchemaMsgpack from "../SchemaMsgpack.ts"
+import { DecodeFailed, SynapseError } from "../SynapseError.ts"
+import { CodecError } from "./msgpack.ts"
+
+/** How many values wait for a listener that is slower than Python: the oldest are dropped. */
+const capacity = 256
+
+/** What is done with each progress of a call. Made by `Synapse.onProgress`. */
+export interface Progress<in out R> {
+  readonly listener: (payload: Uint8Array, method: string) => Effect.Effect<void, SynapseError, R>
+}
+
+export const makeProgress = <P, RD, R>(
+  schema: Schema.Decoder<P, RD>,
+  onProgress: (value: P) => Effect.Effect<unknown, never, R>
+): Progress<RD | R> => {
+  const decode = SchemaMsgpack.decode(schema)
+  return {
+    listener: (payload, method) =>
+      Effect.suspend(() => decode(Envelope.decodePayload(payload))).pipe(
+        Effect.mapError((error) => {
+          const { issue, path } = SchemaMsgpack.describeIssue(error)
+          return decodeFailed(method, `progress ${path}`, issue)
+        }),
+        Effect.catchDefect((defect) =>
+          defect instanceof CodecError
+            ? Effect.fail(decodeFailed(method, `progress ${defect.path}`, defect.issue))
+            : Effect.die(defect)
+        ),
+        Effect.flatMap(onProgress),
+        Effect.asVoid
+      )
+  }
+}
+
+const decodeFailed = (method: string, path: string, issue: string): SynapseError =>
+  new SynapseError({ reason: new DecodeFailed({ side: "typescript", method, path, issue }) })
+
+/**
+ * Runs a call and its listener side by side. The result comes after the progress before it was listened to; interrupting
+ * the call interrupts the listener.
+ */
+export const listen = <A, R>(
+  progress: Progress<R> | undefined,
+  method: string,
+  call: (onProgress: ((payload: Uint8Array) => void) | undefined) => Effect.Effect<A, SynapseError, R>
+): Effect.Effect<A, SynapseError, R> =>
+  progress === undefined
+    ? call(undefined)
+    : Effect.gen(function* () {
+        const { finish, onProgress } = yield* listening(progress, method)
+        const exit = yield* Effect.exit(call(onProgress))
+        yield* finish
+        return yield* exit
+      })
+
+/** Starts a listener in the current fiber. `finish` waits until it has heard everything. */
+export const listening = Effect.fnUntraced(function* <R>(progress: Progress<R>, method: string) {
+  const queue = yield* Queue.sliding<Uint8Array, Cause.Done>(capacity)
+  const fiber = yield* Queue.take(queue).pipe(
+    Effect.flatMap((payload) => progress.listener(payload, method)),
+    Effect.forever,
+    Effect.catchTag("Done", () => Effect.void),
+    Effect.forkChild
+  )
+  return {
+    onProgress: (payload: Uint8Array): void => {
+      // The bytes belong to the reader's chunk.
+      Queue.offerUnsafe(queue, payload.slice())
+    },
+    finish: Effect.andThen(Queue.end(queue), Fiber.join(fiber))
+  }
+})

@@ -1,0 +1,123 @@
+/** A stream of a Python generator as its caller sees it: opening, items in order, the end. */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Pull from "effect/Pull"
+import type * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { Incoming } from "../Connection.ts"
+import * as Envelope from "../Envelope.ts"
+import * as SchemaMsgpack from "../SchemaMsgpack.ts"
+import type { CallOptions, Runtime } from "../Synapse.ts"
+import { DecodeFailed, SynapseError } from "../SynapseError.ts"
+import { failureOfFrame, parsed, undecodable } from "./answer.ts"
+import { type Calls, prepare } from "./call.ts"
+import { listening } from "./progress.ts"
+
+/** Makes the `stream` of a runtime or of an object. */
+export const makeStream =
+  (calls: Calls): Runtime["stream"] =>
+  (schema, input, options) =>
+    Stream.scoped(Stream.unwrap(Effect.map(open(calls, schema, input, options), Stream.fromPull))) as never
+
+const open = Effect.fnUntraced(function* <A, RD, I, R>(
+  calls: Calls,
+  schema: Schema.Decoder<A, RD>,
+  input: unknown,
+  options: CallOptions<I, R> | undefined
+) {
+  const listener =
+    options?.progress === undefined ? undefined : yield* listening(options.progress, options.method ?? "main")
+  const { budget, limit, method, send } = yield* Effect.withFiber((fiber) =>
+    prepare(calls, fiber, input, options, {}, listener?.onProgress)
+  )
+  let incoming: Incoming | undefined
+  // Before there is one: whatever interrupts this, a stream that was opened is closed.
+  yield* Effect.addFinalizer(() => Effect.sync(() => incoming?.close()))
+  const first = yield* limit(
+    send((connection, request) =>
+      Effect.suspend(() => {
+        incoming = connection.stream(request)
+        return incoming.take
+      })
+    )
+  )
+
+  const decode = itemsOf(schema, method, options?.parseJson ?? false)
+  let next: Effect.Effect<Envelope.Frame, SynapseError> = Effect.succeed(first)
+  let items = 0
+  let failure: SynapseError | undefined
+
+  const onFrame = (frame: Envelope.Frame): Pull.Pull<Items<A>, SynapseError, void, RD | R> => {
+    switch (frame.kind) {
+      case Envelope.Kind.Chunk:
+        return Effect.flatMap(decode(frame, items), (decoded) => {
+          failure = decoded.failure
+          items += decoded.items.length
+          return isNonEmpty(decoded.items) ? Effect.succeed(decoded.items) : pull
+        })
+      case Envelope.Kind.Success:
+        return listener === undefined ? Cause.done() : Effect.andThen(listener.finish, Cause.done())
+      case Envelope.Kind.Interrupted:
+        if (budget !== undefined) return Effect.fail(budget.expired(method))
+    }
+    return failureOfFrame(frame, method)
+  }
+  const pull: Pull.Pull<Items<A>, SynapseError, void, RD | R> = Effect.suspend(() => {
+    if (failure !== undefined) return Effect.fail(failure)
+    const current = next
+    next = limit(incoming!.take)
+    return Effect.flatMap(current, onFrame)
+  })
+  return Effect.succeed(pull)
+})
+
+type Items<A> = readonly [A, ...Array<A>]
+
+// Most schemas decode without waiting: no effect is run for each item.
+const isExit = <A, E, R>(effect: Effect.Effect<A, E, R>): effect is Exit.Exit<A, E> => Exit.isExit(effect)
+
+const isNonEmpty = <A>(items: ReadonlyArray<A>): items is Items<A> => items.length > 0
+
+interface Decoded<A> {
+  readonly items: ReadonlyArray<A>
+  /** Why the item after them cannot be had. */
+  readonly failure: SynapseError | undefined
+}
+
+const itemsOf = <A, RD>(
+  schema: Schema.Decoder<A, RD>,
+  method: string,
+  parseJson: boolean
+): ((frame: Envelope.Frame, before: number) => Effect.Effect<Decoded<A>, never, RD>) => {
+  const decode = SchemaMsgpack.decode(schema)
+  return (frame, before) =>
+    Effect.gen(function* () {
+      const items: Array<A> = []
+      let payload: ReadonlyArray<unknown>
+      try {
+        payload = Envelope.decodePayload(frame.payload) as ReadonlyArray<unknown>
+      } catch (error) {
+        return { items, failure: new SynapseError({ reason: undecodable(error, method) }) }
+      }
+      for (const item of payload) {
+        const decoding = decode(parseJson ? parsed(item) : item)
+        const exit = isExit(decoding) ? decoding : yield* Effect.exit(decoding)
+        if (Exit.isSuccess(exit)) {
+          items.push(exit.value)
+          continue
+        }
+        const error = Cause.findErrorOption(exit.cause)
+        if (error._tag === "None") return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
+        const { issue, path } = SchemaMsgpack.describeIssue(error.value)
+        const place = `$[${before + items.length}]${path.slice(1)}`
+        return {
+          items,
+          failure: new SynapseError({
+            reason: new DecodeFailed({ side: "typescript", method, path: place, issue })
+          })
+        }
+      }
+      return { items, failure: undefined }
+    })
+}
