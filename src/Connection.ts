@@ -580,6 +580,8 @@ export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =
 
 const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta => {
   const { ceiling, get, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
+  // Most calls say no more than this.
+  if (!stream && !(ceiling ?? onHandle ?? onProgress ?? parent ?? target ?? timeLeft ?? trace ?? get)) return { method }
   return {
     method,
     deadline: timeLeft?.(),

@@ -5,43 +5,11 @@ import { Context, Deferred, Effect, Fiber, Latch, Option, Ref, Schema, Stream } 
 import { TestClock } from "effect/testing"
 import { Synapse } from "effect-synapse"
 import type { SynapseError } from "../src/SynapseError.ts"
+import { forget, live, nothingOpen, reasonOf, seen, seenEventually, upTo } from "./fixtures/dialogue.ts"
 import * as modules from "./fixtures/modules.ts"
 
-const seen = Synapse.call(Schema.Array(Schema.String), {}, { method: "seen" })
-const forget = Synapse.call(Schema.Void, {}, { method: "forget" })
-
-/** Waits until Python has seen something; the test's own time-out bounds it. */
-const seenEventually = (event: string) =>
-  TestClock.withLive(Effect.repeat(seen, { until: (events) => events.includes(event) }))
-
-const nothingOpen = TestClock.withLive(
-  Effect.gen(function* () {
-    const Stats = Schema.Struct({ calls: Schema.Int, streams: Schema.Int, host_calls: Schema.Int })
-    // The call that asks is one itself.
-    yield* Effect.repeat(Synapse.call(Stats, {}, { method: "stats" }), {
-      until: ({ calls, host_calls, streams }) => calls === 1 && streams === 0 && host_calls === 0
-    })
-    yield* Effect.repeat(Synapse.stats, {
-      until: ({ calls, hostCalls, streams }) => calls === 0 && streams === 0 && hostCalls === 0
-    })
-  })
-)
-
-const reasonOf = <A, R, Tag extends SynapseError["reason"]["_tag"]>(
-  effect: Effect.Effect<A, SynapseError, R>,
-  tag: Tag
-): Effect.Effect<Extract<SynapseError["reason"], { readonly _tag: Tag }>, A, R> =>
-  Effect.map(Effect.flip(effect), ({ reason }) => {
-    assert.strictEqual(reason._tag, tag, reason.message)
-    return reason as Extract<SynapseError["reason"], { readonly _tag: Tag }>
-  })
-
 const count = (to: number, method = "count") => Synapse.stream(Schema.Int, { to }, { method })
-const upTo = (n: number) => Array.from({ length: n }, (_, i) => i)
-
 class Tenfold extends Context.Service<Tenfold, (n: number) => number>()("test/Tenfold") {}
-
-const live = { timeout: "2 minutes" } as const
 
 for (const concurrency of [1, 3]) {
   layer(Synapse.layer({ ...modules.dialogue, concurrency }), live)(

@@ -44,7 +44,9 @@ export class Budget {
 
   /** Whether anything bounds the call. */
   static isBounded({ maxTimeout, queueTimeout, timeout, totalTimeout }: Durations): boolean {
-    return [timeout, queueTimeout, totalTimeout, maxTimeout].some((duration) => duration !== undefined)
+    return (
+      timeout !== undefined || queueTimeout !== undefined || totalTimeout !== undefined || maxTimeout !== undefined
+    )
   }
 
   /** The call was given to a worker. */

@@ -12,7 +12,7 @@ import type { CallOptions, Runtime } from "../Synapse.ts"
 import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { WorkerPool } from "../WorkerPool.ts"
 import { answerOf, isTurnedAway } from "./answer.ts"
-import { Budget } from "./budget.ts"
+import { Budget, type Durations } from "./budget.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
 import { CurrentRequest } from "./serving.ts"
@@ -53,8 +53,7 @@ export const prepare = <I, R>(
   onProgress: ((payload: Uint8Array) => void) | undefined
 ): Effect.Effect<Exchange, SynapseError> => {
   const method = options?.method ?? "main"
-  const durations = { ...options, timeout: options?.timeout ?? calls.callTimeout }
-  const budget = Budget.isBounded(durations) ? new Budget(fiber.getRef(Clock.Clock), durations) : undefined
+  const budget = budgetOf(fiber, options, calls.callTimeout)
   const idempotent = options?.idempotent ?? false
   const current = fiber.getRef(CurrentRequest)
   const encoded =
@@ -107,6 +106,15 @@ export const prepare = <I, R>(
       limit: (self) => (budget === undefined ? self : budget.limit(self, method))
     }
   })
+}
+
+const budgetOf = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  options: Durations | undefined,
+  callTimeout: Duration.Input | undefined
+): Budget | undefined => {
+  if (callTimeout === undefined && (options === undefined || !Budget.isBounded(options))) return undefined
+  return new Budget(fiber.getRef(Clock.Clock), { ...options, timeout: options?.timeout ?? callTimeout })
 }
 
 const progressOf = (

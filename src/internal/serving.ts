@@ -155,6 +155,13 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const served = (context: Context.Context<never>, call: number | undefined): Context.Context<never> =>
     Context.add(context, CurrentRequest, call === undefined ? undefined : { owner, call })
 
+  // Of calls that one handler makes, the last context serves the next: what is derived from it is kept with it.
+  let last: { readonly call: number | undefined; readonly context: Context.Context<never> } | undefined
+  const hostContext = (host: Host, call: number | undefined): Context.Context<never> => {
+    if (last === undefined || last.call !== call) last = { call, context: served(host.context, call) }
+    return last.context
+  }
+
   const taskOf = (meta: Meta, frame: Envelope.Frame): Task => {
     if (closing) return closed
     if (requests.size >= maxOpen) return overloaded(maxOpen)
@@ -173,7 +180,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     if (payload instanceof Refused) return payload
     const { headers, trace } = meta
     return {
-      context: served(host.context, meta.call),
+      context: hostContext(host, meta.call),
       run: (outlet) =>
         connection.run({ method, payload: payload.value, trace, headers, send: outlet?.send ?? (() => Effect.void) })
     }
