@@ -131,14 +131,14 @@ class Worker:
 
     # The connection
 
-    def welcome(self, **settings: int) -> dict[str, Any]:
+    def welcome(self, **settings: Any) -> dict[str, Any]:
         """Take the `Hello` and answer it."""
         hello = self.receive()
         assert hello.kind == HELLO
         self.send_welcome(**settings)
         return hello.payload
 
-    def send_welcome(self, **settings: int) -> None:
+    def send_welcome(self, **settings: Any) -> None:
         values = {"protocol": 1, "maxFrameSize": 1 << 24, "concurrency": 1, "maxOpenCalls": 1024}
         self.send(frame(WELCOME, 0, encode({**values, **settings})))
 

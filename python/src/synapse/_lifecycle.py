@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from synapse import _background
@@ -20,6 +21,7 @@ class Lifecycle:
     """The hooks, the background functions and the event loop of a worker."""
 
     def __init__(self) -> None:
+        self.module: ModuleType | None = None
         self._loop: Loop | None = None
         self._background = _background.Background(_background.registry)
         self._stopped: threading.Event | None = None
@@ -53,12 +55,13 @@ class Lifecycle:
             self._loop = Loop()
         return self._loop
 
-    def start(self) -> None:
-        """Run the hooks before the worker is ready.
+    def start(self, module: ModuleType) -> None:
+        """Run the hooks of a module that is loaded, before the worker is ready.
 
         Raises:
             BaseException: What one of them raised.
         """
+        self.module = module
         # Hooks may register others.
         for hook in starts:
             if not hook.is_async:

@@ -12,6 +12,10 @@ from synapse._codec import Codec, DecodeIssue
 from synapse._frames import ProtocolBroken
 from synapse._handlers import Handler
 
+EVALUATE: Final = "$evaluate"
+CODE_NOT_ALLOWED: Final = (
+    "this worker runs no code that it is sent: set `evaluate: true` in the options of the layer"
+)
 _MAX_ROUTES: Final = 4096
 _MAX_NEAREST: Final = 3
 _MAX_NAMES: Final = 5
@@ -20,7 +24,15 @@ _MAX_NAMES: Final = 5
 class Requests:
     """Accepts requests into the table of open calls."""
 
-    __slots__ = ("_answers", "_calls", "_codec", "_handlers", "_routes", "max_open_calls")
+    __slots__ = (
+        "_answers",
+        "_calls",
+        "_codec",
+        "_handlers",
+        "_routes",
+        "evaluate",
+        "max_open_calls",
+    )
 
     def __init__(
         self,
@@ -36,6 +48,8 @@ class Requests:
         # Meta that says nothing but the method: the same bytes each time.
         self._routes: dict[bytes, Handler] = {}
         self.max_open_calls = 1
+        # Where the host allows it.
+        self.evaluate: Handler | None = None
 
     def accept(
         self, id: int, meta: bytes, payload: bytearray | memoryview, draining: bool
@@ -64,7 +78,9 @@ class Requests:
             return answers.die(id, "Closed", None, rejected=True)
         if len(self._calls) >= self.max_open_calls:
             return answers.die(id, "Overloaded", {"capacity": self.max_open_calls}, rejected=True)
-        handler = self._handlers.get(method)
+        handler = self.evaluate if method == EVALUATE else self._handlers.get(method)
+        if handler is None and method == EVALUATE:
+            return answers.die(id, "Unsupported", {"detail": CODE_NOT_ALLOWED}, rejected=True)
         if handler is None:
             details = {"method": method, "nearest": self._nearest(method)}
             return answers.die(id, "MethodNotFound", details, rejected=True)

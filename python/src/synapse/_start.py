@@ -52,10 +52,10 @@ def run(arguments: list[str]) -> NoReturn:
     _add_module_directory(os.getcwd())
     lifecycle = Lifecycle()
     try:
-        load(entrypoint, os.getcwd())
+        module = load(entrypoint, os.getcwd())
         _members.check_all_claimed()
         _prepare(codec)
-        lifecycle.start()
+        lifecycle.start(module)
         # What a hook has registered.
         _prepare(codec)
     except BaseException as error:

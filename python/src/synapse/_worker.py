@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     max_frame_size: int
     concurrency: int
     max_open_calls: int
+    evaluate: bool
 
 
 class Worker:
@@ -115,7 +116,9 @@ class Worker:
 
     def _has_synchronous(self) -> bool:
         handlers = self._handlers.values()
-        return not handlers or any(not handler.is_async for handler in handlers)
+        if not handlers or self._requests.evaluate is not None:
+            return True
+        return any(not handler.is_async for handler in handlers)
 
     def _await_welcome(self) -> list[Frame]:
         """Wait for `Welcome` and return the frames that came with it: nothing starts before."""
@@ -136,7 +139,10 @@ class Worker:
         values: list[Any] = [welcome.get(key) for key in keys]
         if not all(type(value) is int and value > 0 for value in values):
             raise ProtocolBroken("a Welcome without its settings")
-        return Settings(*values)
+        evaluate = welcome.get("evaluate")
+        if evaluate is not None and not isinstance(evaluate, bool):
+            raise ProtocolBroken("a Welcome whose `evaluate` is neither true nor false")
+        return Settings(values[0], values[1], values[2], evaluate is True)
 
     def _control(self, payload: Buffer) -> Any:
         try:
@@ -149,6 +155,8 @@ class Worker:
         self.answers.max_frame_size = settings.max_frame_size
         self._output.sender.max_frame_size = settings.max_frame_size
         self._requests.max_open_calls = settings.max_open_calls
+        if settings.evaluate:
+            self._allow_code()
         synchronous = self._has_synchronous()
         lifecycle = self.lifecycle
         if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
@@ -163,6 +171,12 @@ class Worker:
 
             self._pool = Pool(settings.concurrency, self._run_in_pool)
         lifecycle.begin()
+
+    def _allow_code(self) -> None:
+        from synapse._evaluate import Evaluator
+
+        assert self.lifecycle.module is not None
+        self._requests.evaluate = Evaluator(self.lifecycle.module).handler(self._codec)
 
     def _begin(self, early: list[Frame]) -> None:
         """Deal with what came with the `Welcome`, before there is a follower that might read."""
