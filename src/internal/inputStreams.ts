@@ -71,7 +71,11 @@ const inputStream = (
   context
 })
 
-/** Runs a stream into an outlet, to its end. */
+/**
+ * Runs a stream into an outlet, to its end.
+ *
+ * @internal
+ */
 export const send = (stream: Stream.Stream<unknown, unknown>, outlet: Outlet): Effect.Effect<RequestEnd> =>
   Stream.runForEachArray(stream, outlet.send).pipe(Effect.as(succeeded(null)), Effect.catch(endOfFailure))
 

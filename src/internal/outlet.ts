@@ -18,6 +18,7 @@ const frameOverhead = 8
 const headerSize = 3
 const maxChunkItems = 0xffff
 
+/** @internal */
 export interface Options {
   readonly id: number
   /** How many items may be sent at first. */
@@ -28,6 +29,7 @@ export interface Options {
   readonly maxFrameSize: number
 }
 
+/** @internal */
 export class Outlet {
   readonly #options: Options
   /** Bytes of the largest item. */

@@ -36,11 +36,7 @@ export interface Served {
   readonly call: number
 }
 
-/**
- * The request of a worker that the current fiber serves, where it was made inside a call.
- *
- * @internal
- */
+/** The request of a worker that the current fiber serves, where it was made inside a call. */
 export const CurrentRequest = Context.Reference<Served | undefined>("effect-synapse/internal/CurrentRequest", {
   defaultValue: () => undefined
 })

@@ -3,8 +3,6 @@
  *
  * The id belongs to a connection and is given when the call is sent there, which is before the payload is encoded; a call
  * that is sent again gets another.
- *
- * @internal
  */
 export class StreamReference {
   id = 0
