@@ -217,6 +217,8 @@ export const make = Effect.fnUntraced(function* (
   // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
   const overflow = new Set<OpenCall>()
   let control: Array<Outgoing> = []
+  /** Those of them that count. */
+  let owed = 0
   const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
   const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
   const handles = new Set<number>()
@@ -262,7 +264,10 @@ export const make = Effect.fnUntraced(function* (
 
   const post: Post = (posted) => {
     if (endedWith !== undefined) return
-    if (control.length >= maxControlFrames) return end(protocolError("it asks and does not read the answers"))
+    // What a worker is owed is bounded by what it asks; the chunks of a stream are by their credits.
+    if (posted.kind !== Envelope.Kind.Chunk && ++owed > maxControlFrames) {
+      return end(protocolError("it asks and does not read the answers"))
+    }
     control.push(posted)
     // A full queue has the writer's attention already.
     Queue.offerUnsafe(outgoing, wake)
@@ -302,6 +307,7 @@ export const make = Effect.fnUntraced(function* (
       overflow.clear()
       const posted = control
       control = []
+      owed = 0
       // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
       for (const each of posted) {
         encodePosted(each)

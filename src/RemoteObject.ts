@@ -48,13 +48,13 @@ export interface RemoteObject {
     schema: Schema.Decoder<A, RD>,
     input: In,
     options: MethodOptions<I, R>
-  ) => Effect.Effect<A, SynapseError, RD | R | InputServices<In>>
+  ) => Effect.Effect<A, SynapseError, RD | NoInfer<R> | InputServices<In>>
   /** The items of a generator method. */
   readonly stream: <A, In extends I, RD = never, I = unknown, R = never>(
     schema: Schema.Decoder<A, RD>,
     input: In,
     options: MethodOptions<I, R>
-  ) => Stream.Stream<A, SynapseError, RD | R | InputServices<In>>
+  ) => Stream.Stream<A, SynapseError, RD | NoInfer<R> | InputServices<In>>
   /** Reads an attribute. */
   readonly get: <A, RD = never>(
     schema: Schema.Decoder<A, RD>,
@@ -65,7 +65,7 @@ export interface RemoteObject {
   readonly acquire: <In extends I, I = unknown, R = never>(
     input: In,
     options: MethodOptions<I, R>
-  ) => Effect.Effect<RemoteObject, SynapseError, Scope.Scope | R | InputServices<In>>
+  ) => Effect.Effect<RemoteObject, SynapseError, Scope.Scope | NoInfer<R> | InputServices<In>>
 }
 
 const Held = Schema.Struct({ handle: Schema.Int, type: Schema.String })

@@ -185,7 +185,7 @@ export type Call<S = never> = <A, In extends I, RD = never, I = unknown, R = nev
   schema: Schema.Decoder<A, RD>,
   input: In,
   options?: CallOptions<I, R> | undefined
-) => Effect.Effect<A, SynapseError, S | RD | R | InputServices<In>>
+) => Effect.Effect<A, SynapseError, S | RD | NoInfer<R> | InputServices<In>>
 
 /**
  * Calls a Python generator and decodes its items.
@@ -198,7 +198,7 @@ export type StreamCall<S = never> = <A, In extends I, RD = never, I = unknown, R
   schema: Schema.Decoder<A, RD>,
   input: In,
   options?: CallOptions<I, R> | undefined
-) => Stream.Stream<A, SynapseError, S | RD | R | InputServices<In>>
+) => Stream.Stream<A, SynapseError, S | RD | NoInfer<R> | InputServices<In>>
 
 /**
  * Calls a Python function that returns a `synapse.Handle`, and holds the object.
@@ -210,7 +210,7 @@ export type StreamCall<S = never> = <A, In extends I, RD = never, I = unknown, R
 export type Acquire<S = never> = <In extends I, I = unknown, R = never>(
   input: In,
   options?: CallOptions<I, R> | undefined
-) => Effect.Effect<RemoteObject.RemoteObject, SynapseError, S | R | Scope.Scope | InputServices<In>>
+) => Effect.Effect<RemoteObject.RemoteObject, SynapseError, S | NoInfer<R> | Scope.Scope | InputServices<In>>
 
 /**
  * How a piece of Python is run.
@@ -231,7 +231,10 @@ export type Evaluate<S = never> = <A, RD = never, R = never>(
   schema: Schema.Decoder<A, RD>,
   bindings?: Readonly<Record<string, unknown>> | undefined,
   options?: EvaluateOptions<R> | undefined
-) => (literal: TemplateStringsArray, ...values: ReadonlyArray<unknown>) => Effect.Effect<A, SynapseError, S | RD | R>
+) => (
+  literal: TemplateStringsArray,
+  ...values: ReadonlyArray<unknown>
+) => Effect.Effect<A, SynapseError, S | RD | NoInfer<R>>
 
 /**
  * What is open in a runtime.

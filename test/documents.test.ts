@@ -43,7 +43,7 @@ const runnable = (code: string): string =>
     ? `${code}
 import { Effect as Effect_ } from "effect"
 import { Synapse as Synapse_ } from "effect-synapse"
-await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({ directory: "./python", logs: "ignore" })))
+await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({ directory: "./python", evaluate: true, logs: "ignore" })))
 `
     : code
 

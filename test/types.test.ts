@@ -1,6 +1,7 @@
 /** What the compiler infers. These tests pass when they compile. */
-import { type Config, Context, Effect, type Layer, Schema, SchemaGetter } from "effect"
-import { Synapse, type SynapseError, SynapseLive } from "effect-synapse"
+import { type Config, Context, Effect, type Layer, Schema, SchemaGetter, Stream } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { HostFunctions, Synapse, type SynapseError, SynapseLive } from "effect-synapse"
 import { describe, expectTypeOf, it } from "vitest"
 
 class Cipher extends Context.Service<Cipher, { readonly decrypt: (text: string) => string }>()("test/Cipher") {}
@@ -44,6 +45,41 @@ describe("the compiler", () => {
   it("takes any input without one", () => {
     Synapse.call(Schema.Int, 1)
     Synapse.call(Schema.Int, { anything: new Map([[1, new Uint8Array()]]) }, { method: "main" })
+  })
+
+  it("invents no requirements, whatever a call is part of", () => {
+    expectTypeOf(Effect.all([Synapse.call(Schema.Int, 1), Other.call(Schema.String, 1)])).toEqualTypeOf<
+      Effect.Effect<[number, string], SynapseError.SynapseError, Synapse.Synapse | Other>
+    >()
+  })
+
+  it("asks for the services of streams in the input, of progress and of host functions", () => {
+    const texts = Stream.fromEffect(Cipher.useSync((cipher) => cipher.decrypt("")))
+    expectTypeOf(Synapse.call(Schema.Int, { texts, n: 1 })).toEqualTypeOf<
+      Effect.Effect<number, SynapseError.SynapseError, Synapse.Synapse | Cipher>
+    >()
+    expectTypeOf(Synapse.stream(Schema.Int, texts)).toEqualTypeOf<
+      Stream.Stream<number, SynapseError.SynapseError, Synapse.Synapse | Cipher>
+    >()
+    const progress = Synapse.onProgress(Schema.String, (text) => Cipher.useSync((cipher) => cipher.decrypt(text)))
+    expectTypeOf(Synapse.call(Schema.Int, 1, { progress })).toEqualTypeOf<
+      Effect.Effect<number, SynapseError.SynapseError, Synapse.Synapse | Cipher>
+    >()
+    const host = HostFunctions.make(RpcGroup.make(Rpc.make("decrypt", { success: Schema.String })), {
+      decrypt: () => Cipher.useSync((cipher) => cipher.decrypt(""))
+    })
+    expectTypeOf(Synapse.layer({ directory: ".", host })).toEqualTypeOf<
+      Layer.Layer<Synapse.Synapse, SynapseError.SynapseError, Cipher>
+    >()
+  })
+
+  it("lets host functions use the runtime they are for", () => {
+    const host = HostFunctions.make(RpcGroup.make(Rpc.make("again", { success: Schema.Int })), {
+      again: () => Effect.orDie(Synapse.call(Schema.Int, 1))
+    })
+    expectTypeOf(Synapse.layer({ directory: ".", host })).toEqualTypeOf<
+      Layer.Layer<Synapse.Synapse, SynapseError.SynapseError>
+    >()
   })
 
   it("keeps runtimes apart", () => {

@@ -44,9 +44,7 @@ export class Budget {
 
   /** Whether anything bounds the call. */
   static isBounded({ maxTimeout, queueTimeout, timeout, totalTimeout }: Durations): boolean {
-    return (
-      timeout !== undefined || queueTimeout !== undefined || totalTimeout !== undefined || maxTimeout !== undefined
-    )
+    return timeout !== undefined || queueTimeout !== undefined || totalTimeout !== undefined || maxTimeout !== undefined
   }
 
   /** The call was given to a worker. */
