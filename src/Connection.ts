@@ -173,7 +173,8 @@ export interface Stats {
 interface OpenCall {
   readonly id: number
   readonly request: Request
-  readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>) => void
+  /** Given the end, and what is to be waited for first. */
+  readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined) => void
   /** Where the items go of a call that asks for a stream. */
   readonly lane: Lane | undefined
   readonly synchronous: boolean
@@ -236,10 +237,10 @@ export const make = Effect.fnUntraced(function* (
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
     if (!calls.delete(call.id)) return
     if (call.synchronous) synchronousLoad--
-    if (call.request.inputs !== undefined) serving.callEnded(call.id)
+    const inputsEnd = call.request.inputs === undefined ? undefined : serving.callEnded(call.id)
     // Resuming may run the caller at once: the books are in order before.
     released()
-    call.resume(exit)
+    call.resume(exit, inputsEnd)
   }
   const released = (): void => {
     if (calls.size === 0) options.onBusy(false)
@@ -542,7 +543,8 @@ export const make = Effect.fnUntraced(function* (
       Effect.callback((resume) => {
         const refused = refusal()
         if (refused !== undefined) return resume(Effect.fail(withDelivery(refused, "notSent")))
-        const call = open(request, resume)
+        // Its input streams end before it does.
+        const call = open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
         return Effect.sync(() => abandon(call))
       }),
     stream: (request) => {
