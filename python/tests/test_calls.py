@@ -289,7 +289,7 @@ def test_an_answer_above_the_limit_costs_its_own_call_alone(start: Start) -> Non
     assert len(worker.value("main", {"size": 100_000 - 8 - 5})) == 100_000 - 13
 
 
-def test_generators_are_told_in_hello_and_refuse_calls_for_one_value(
+def test_generators_are_told_in_hello_and_calls_of_the_other_kind_are_refused(
     launch: Start, tmp_path: Path
 ) -> None:
     from wire import write
@@ -321,9 +321,12 @@ def test_generators_are_told_in_hello_and_refuse_calls_for_one_value(
     ]
     for name in ("numbers", "words"):
         got = worker.call(name)
-        assert got.meta == {"reason": "EncodeFailed", "delivery": "rejected"}
-        issue = f"`{name}` is a generator: it streams, and this call wants one value"
-        assert got.payload == {"path": "$", "issue": issue}
+        assert got.meta == {"reason": "Unsupported", "delivery": "rejected"}
+        detail = f"`{name}` streams its values: call it with `Synapse.stream`"
+        assert got.payload == {"detail": detail}
+    got = worker.call("plain", stream=64)
+    assert got.meta == {"reason": "Unsupported", "delivery": "rejected"}
+    assert "call it with `Synapse.call`" in got.payload["detail"]
 
 
 def test_asynchronous_handlers_run_at_once(start: Start) -> None:
@@ -500,7 +503,7 @@ def test_what_is_refused_is_refused_at_once(
         welcome={"concurrency": concurrency, "maxOpenCalls": 1},
     )
     assert worker.call("nobody").meta["reason"] == "MethodNotFound"
-    assert worker.call("many").meta["reason"] == "EncodeFailed"
+    assert worker.call("many").meta["reason"] == "Unsupported"
     # A thread might start it before it is cancelled.
     if concurrency == 1:
         worker.send(frame(REQUEST, 7, b"", encode({"method": "main"})) + frame(CANCEL, 7))

@@ -16,6 +16,7 @@ import msgspec
 REQUEST, SUCCESS, FAIL, DIE, INTERRUPTED = 1, 2, 3, 4, 5
 CHUNK, CREDIT, CANCEL, HELLO, WELCOME = 6, 7, 8, 9, 10
 LOG, PING, PONG, GO_AWAY, SHUTDOWN = 11, 12, 13, 14, 15
+PROGRESS, RELEASE = 16, 17
 
 MAIN = Path(__file__).resolve().parents[1] / "src" / "synapse" / "__main__.py"
 ENDS = (SUCCESS, FAIL, DIE, INTERRUPTED)
@@ -161,6 +162,48 @@ class Worker:
 
     def cancel(self, id: int) -> None:
         self.send(frame(CANCEL, id))
+
+    def credit(self, id: int, items: int) -> None:
+        self.send(frame(CREDIT, id, encode(items)))
+
+    def stream(self, method: str, value: Any = None, granted: int = 64, **meta: Any) -> int:
+        return self.request(method, value, stream=granted, **meta)
+
+    def items(self, id: int, *, credit: bool = True) -> tuple[list[Any], Got]:
+        """All items of a stream, and its end; credited as they come."""
+        items: list[Any] = []
+        while (got := self.receive()).kind == CHUNK:
+            assert got.id == id and got.payload, got
+            items += got.payload
+            if credit:
+                self.credit(id, len(got.payload))
+        assert got.kind in ENDS and got.id == id, got
+        return items, got
+
+    def take(self, id: int, count: int) -> list[Any]:
+        """So many items of a stream, which must come in chunks that end there."""
+        items: list[Any] = []
+        while len(items) < count:
+            got = self.receive()
+            assert (got.kind, got.id) == (CHUNK, id), got
+            items += got.payload
+        assert len(items) == count
+        return items
+
+    # What the worker asks
+
+    def asked(self, method: str | None = None) -> Got:
+        """The next request of the worker."""
+        got = self.receive()
+        assert got.kind == REQUEST, got
+        assert method is None or got.meta.get("method") == method, got
+        return got
+
+    def answer(self, id: int, value: Any = None, kind: int = SUCCESS, **meta: Any) -> None:
+        self.send(frame(kind, id, encode(value), encode(meta) if meta else b""))
+
+    def chunk(self, id: int, *items: Any) -> None:
+        self.send(frame(CHUNK, id, encode(items)))
 
     def ping(self, id: int = 77) -> None:
         self.send(frame(PING, id))

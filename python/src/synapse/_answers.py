@@ -10,6 +10,7 @@ from synapse._codec import Codec, DecodeIssue, encode_parts
 from synapse._declared import Error, to_fields
 from synapse._encode import EncodeIssue, why_not
 from synapse._errors import describe
+from synapse._failures import HostError
 from synapse._frames import (
     DIE,
     FAIL,
@@ -21,9 +22,18 @@ from synapse._frames import (
     make_frame,
 )
 from synapse._handlers import Handler
+from synapse._incoming import ItemIssue
 
 # Types of values that are never written in place, so that most answers skip the question.
 _JOINED: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
+
+
+class ItemRefused(Exception):
+    """An item that cannot be sent, and the answer that ends its stream."""
+
+    def __init__(self, answer: Outgoing) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Answers:
@@ -53,10 +63,35 @@ class Answers:
             return self._too_large(id, length)
         return HEADER.pack(length, SUCCESS, 0, 0, id) + payload
 
+    def item(self, id: int, index: int, value: Any, largest: int) -> bytes:
+        """An item of a stream.
+
+        Raises:
+            ItemRefused: It cannot be carried, or is larger than that.
+        """
+        try:
+            item = self._encode(value)
+        except EncodeIssue as issue:
+            path = f"$[{index}]{issue.path[1:]}"
+            raise ItemRefused(self.encode_failed(id, path, issue.issue)) from None
+        except Exception as error:
+            answer = self.encode_failed(id, f"$[{index}]", why_not(value, error))
+            raise ItemRefused(answer) from None
+        except BaseException as error:
+            raise ItemRefused(self.exception(id, error)) from None
+        if len(item) > largest:
+            size = self.max_frame_size + len(item) - largest
+            raise ItemRefused(self._too_large(id, size))
+        return item
+
     def failure(self, id: int, handler: Handler, error: BaseException) -> Outgoing:
         """What a handler raised: a declared error, or an exception."""
         try:
             # An exception may do anything in its methods, also when it is asked for its class.
+            if isinstance(error, ItemIssue):
+                return self.die(id, "DecodeFailed", _details(error), rejected=False)
+            if isinstance(error, HostError) and error._payload is not None:
+                return self._framed(FAIL, id, error._payload)
             if not isinstance(error, Error):
                 return self.exception(id, error)
             if not isinstance(error, handler.raises):
@@ -98,8 +133,13 @@ class Answers:
         return self.die(id, "EncodeFailed", details, rejected=rejected)
 
     def decode_failed(self, id: int, issue: DecodeIssue) -> bytes:
-        details = {"path": _clean(issue.path), "issue": _clean(issue.issue)}
-        return self.die(id, "DecodeFailed", details, rejected=True)
+        return self.die(id, "DecodeFailed", _details(issue), rejected=True)
+
+    def unsupported(self, id: int, detail: str) -> bytes:
+        return self.die(id, "Unsupported", {"detail": detail}, rejected=True)
+
+    def closed(self, id: int) -> bytes:
+        return self.die(id, "Closed", None, rejected=True)
 
     def die(self, id: int, reason: str, details: Any, *, rejected: bool) -> bytes:
         meta = self._meta(reason, rejected)
@@ -120,6 +160,10 @@ class Answers:
     def _too_large(self, id: int, size: int) -> bytes:
         limit = self.max_frame_size
         return self.die(id, "FrameTooLarge", {"size": size, "limit": limit}, rejected=False)
+
+
+def _details(issue: DecodeIssue) -> dict[str, str]:
+    return {"path": _clean(issue.path), "issue": _clean(issue.issue)}
 
 
 def _clean(text: str) -> str:

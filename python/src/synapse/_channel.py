@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeGuard
@@ -118,6 +120,14 @@ class Channel:
     def read_arrived(self) -> list[Frame]:
         """Like `read`, without waiting."""
         return self._read(self._receive_arrived)
+
+    def read_within(self, seconds: float = 0.01) -> list[Frame]:
+        """Like `read`, for as long."""
+        try:
+            select.select([self._socket], [], [], seconds)
+        except (OSError, ValueError):
+            time.sleep(seconds)
+        return self.read_arrived()
 
     def _read(self, receive: Callable[[memoryview], int]) -> list[Frame]:
         try:

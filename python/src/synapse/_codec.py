@@ -15,6 +15,8 @@ from synapse._frames import Buffer
 from synapse._msgpack import MAX_DEPTH, Extension
 
 Decode = Callable[[Any], Any]
+#: The extension that stands for a stream of the input.
+STREAM: Final = 2
 # Elements of an array from this size on are written from where they are.
 _IN_PLACE: Final = 64 * 1024
 
@@ -71,6 +73,10 @@ def encode_parts(codec: Codec, value: Any) -> bytes | tuple[Buffer, ...]:
 
 def to_extension(code: int, data: Any) -> Any:
     """The value of an extension that arrived."""
+    if code == STREAM:
+        from synapse._incoming import to_stream
+
+        return to_stream(data)
     if code != _arrays.EXTENSION:
         raise _msgpack.Malformed(f"an extension of the unknown type {code}")
     return _arrays.to_array(data)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from synapse._calls import Call
@@ -45,7 +45,10 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """When the caller gives up, in seconds on the clock of `time.monotonic`, or `None`."""
+        """When the caller gives up, in seconds on the clock of `time.monotonic`, or `None`.
+
+        `progress` may move it.
+        """
         return self._call.deadline
 
     @property
@@ -66,6 +69,27 @@ class Context:
         """What the caller sent along, by name. It cannot be changed."""
         headers = self._call.headers
         return _NO_HEADERS if headers is None else MappingProxyType(headers)
+
+    def progress(self, value: Any = None) -> None:
+        """Tell the caller how far the call is: any value that a handler could return.
+
+        It arrives before the call ends. Where the caller allows it, the call has its whole time
+        again from now on. Does nothing where nobody listens, and once the call has ended.
+
+        Raises:
+            ValueError: The value cannot be carried; the message says where the fault is.
+
+        Example:
+            >>> import synapse
+            >>> @synapse.handler
+            ... def train(epochs: int) -> int:
+            ...     for epoch in range(epochs):
+            ...         synapse.context().progress({"epoch": epoch})
+            ...     return epochs
+        """
+        progress = self._call.progress
+        if progress is not None:
+            progress.report(value)
 
     def __repr__(self) -> str:
         return f"<synapse.Context of call {self.call_id} to {self.method!r}>"

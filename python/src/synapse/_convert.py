@@ -47,7 +47,7 @@ def wire_name(value: Any) -> str:
     for kind, name in _WIRE_NAMES:
         if isinstance(value, kind):
             return name
-    return type(value).__name__
+    return "stream" if _is_stream(value) else type(value).__name__
 
 
 _WIRE_NAMES: Final[tuple[tuple[type, str], ...]] = (
@@ -130,6 +130,8 @@ def _of_class(kind: type, annotation: Any, arguments: tuple[Any, ...]) -> Conver
         return _typed_dict(kind)
     if issubclass(kind, tuple):
         return _named_tuple(kind) if hasattr(kind, "_fields") else _tuple(arguments)
+    if kind in _STREAMS or _is_stream(kind):
+        return _stream(kind, arguments)
     if kind in _LISTS:
         return _sequence(arguments, list)
     if kind in _SETS:
@@ -151,7 +153,8 @@ def _of_class(kind: type, annotation: Any, arguments: tuple[Any, ...]) -> Conver
     return None
 
 
-_LISTS: Final = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
+_LISTS: Final = (list, abc.Sequence, abc.MutableSequence, abc.Collection)
+_STREAMS: Final = (abc.Iterator, abc.Iterable, abc.AsyncIterator, abc.AsyncIterable)
 _SETS: Final = (set, frozenset, abc.Set, abc.MutableSet)
 _MAPS: Final = (dict, abc.Mapping, abc.MutableMapping)
 
@@ -312,6 +315,32 @@ def _sequence(arguments: tuple[Any, ...], make: Callable[[Any], Any]) -> Convert
             raise ConvertIssue(path, str(error)) from None
 
     return Converter("array", convert)
+
+
+def _is_stream(value: Any) -> bool:
+    """Whether this is `synapse.Stream`, or one of them."""
+    incoming = sys.modules.get("synapse._incoming")
+    kind = value if isinstance(value, type) else type(value)
+    return incoming is not None and issubclass(kind, incoming.Stream)
+
+
+def _stream(kind: type, arguments: tuple[Any, ...]) -> Converter:
+    """An argument that streams: a list will do where that can be iterated over as well."""
+    item = converter(arguments[0]) if arguments else converter(Any)
+    as_list = _sequence(arguments, list if kind is abc.Iterable else iter)
+    takes_list = kind in (abc.Iterable, abc.Iterator)
+    expects = "array" if takes_list else "stream"
+
+    def convert(value: Any, path: str) -> Any:
+        if _is_stream(value):
+            if item.expects != "any":
+                value.convert_items(item.convert, path)
+            return value
+        if takes_list:
+            return as_list.convert(value, path)
+        raise _mismatch(expects, value, path)
+
+    return Converter(expects, convert)
 
 
 def _tuple(arguments: tuple[Any, ...]) -> Converter:

@@ -23,6 +23,8 @@ PING: Final = 12
 PONG: Final = 13
 GO_AWAY: Final = 14
 SHUTDOWN: Final = 15
+PROGRESS: Final = 16
+RELEASE: Final = 17
 
 PROTOCOL_VERSION: Final = 1
 HEADER: Final = Struct("<IBBHI")

@@ -8,15 +8,16 @@ import functools
 import selectors
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from synapse._async_streams import stream_items
 from synapse._calls import Call
-from synapse._codec import DecodeIssue
 from synapse._context import current_call
 from synapse._follower import Follower, Pace
 from synapse._frames import Outgoing
+from synapse._outgoing import OutStream
 
 if TYPE_CHECKING:
     from synapse._worker import Worker
@@ -59,6 +60,8 @@ class TaskRunner:
         loop.watched.pace = pace
         self._thread: int | None = None
         self._flushing = False
+        # Those with items that wait for the next turn of the loop.
+        self._streams: set[OutStream] = set()
 
     def start_thread(self) -> None:
         """Run the loop in a daemon thread, beside synchronous handlers."""
@@ -97,7 +100,10 @@ class TaskRunner:
 
     def _cancel(self, call: Call) -> None:
         # Without a task it has not started, and looks at `cancelled` when it does; or it has ended.
-        if call.task is not None and not call.answered:
+        if call.task is None or call.answered:
+            return
+        # What is being closed has been told, and may wait for something at its end.
+        if call.stream is None or not call.stream.is_closing:
             call.task.cancel()
 
     def _start_all(self, calls: Sequence[Call]) -> None:
@@ -106,23 +112,15 @@ class TaskRunner:
         self._flush_soon()
 
     def _start(self, call: Call) -> None:
-        worker = self._worker
-        call.started = True
-        if call.cancelled or (call.deadline is not None and time.monotonic() >= call.deadline):
-            worker.end(call, worker.answers.interrupted(call.id))
-            return
-        try:
-            arguments, named = call.handler.bind(call.payload)
-        except DecodeIssue as issue:
-            worker.end(call, worker.answers.decode_failed(call.id, issue))
-            return
-        except BaseException as error:
-            worker.end(call, worker.answers.exception(call.id, error))
-            return
-        call.payload = None
-        context = contextvars.copy_context()
-        context.run(current_call.set, call)
-        task = _make_task(self.loop, self._run(call, arguments, named), context)
+        bound = self._worker.bind(call)
+        if bound is not None:
+            context = contextvars.copy_context()
+            context.run(current_call.set, call)
+            run = self._run if call.stream is None else self._run_stream
+            self._make_task(call, run(call, *bound), context)
+
+    def _make_task(self, call: Call, run: Coroutine[Any, Any, None], context: Context) -> None:
+        task = _make_task(self.loop, run, context)
         if not call.answered:
             call.task = task
             task.add_done_callback(functools.partial(self._end_unbegun, call))
@@ -149,6 +147,52 @@ class TaskRunner:
         self._worker.end(call, answer)
         self._flush_soon()
 
+    async def _run_stream(
+        self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
+    ) -> None:
+        await self._stream(
+            call, functools.partial(call.handler.function, *arguments, **(named or {}))
+        )
+
+    async def _stream(self, call: Call, make: Callable[[], Any]) -> None:
+        answer = await stream_items(self._worker, self, call, make)
+        assert call.stream is not None
+        self._send(call.stream)
+        self._worker.end(call, answer)
+        self._flush_soon()
+
+    def stream(self, call: Call, made: AsyncIterable[Any]) -> None:
+        """Stream what a synchronous handler has returned."""
+        self.loop.call_soon_threadsafe(self._start_stream, call, made)
+
+    def _start_stream(self, call: Call, made: AsyncIterable[Any]) -> None:
+        assert call.stream is not None and call.stream.context is not None
+        self._make_task(call, self._stream(call, lambda: made), call.stream.context)
+
+    def wake(self, call: Call) -> None:
+        """Let a stream that was parked go on."""
+        if self._thread == threading.get_ident():
+            self._wake(call)
+        else:
+            self.loop.call_soon_threadsafe(self._wake, call)
+
+    def _wake(self, call: Call) -> None:
+        parked = None if call.stream is None else call.stream.wake
+        if parked is not None and not parked.done():
+            parked.set_result(None)
+
+    def send_soon(self, stream: OutStream) -> None:
+        """Send the items of a stream in the next turn of the loop, or when that is late."""
+        if stream not in self._streams:
+            self._streams.add(stream)
+            self._worker.flusher.watch(stream)
+            self._flush_in_turn()
+
+    def _send(self, stream: OutStream) -> None:
+        self._streams.discard(stream)
+        self._worker.flusher.leave(stream)
+        stream.flush()
+
     def _end_unbegun(self, call: Call, _task: asyncio.Task[None]) -> None:
         # A task that is cancelled before its first step never runs its coroutine.
         if not call.answered:
@@ -159,13 +203,26 @@ class TaskRunner:
         if self._worker.following:
             # Nobody would flush if the loop were held up before its next turn.
             self._worker.channel.flush()
-        elif not self._flushing:
+        else:
+            self._flush_in_turn()
+
+    def _flush_in_turn(self) -> None:
+        if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
+        for stream in list(self._streams):
+            self._send(stream)
         self._worker.channel.flush()
+
+    def flush_soon(self) -> bool:
+        """Write what is queued in the next turn of the loop, if this thread runs it."""
+        if self._thread != threading.get_ident():
+            return False
+        self._flush_soon()
+        return True
 
 
 def _make_task(

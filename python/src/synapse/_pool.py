@@ -38,6 +38,14 @@ class Pool:
             else:
                 self._wake.put(None)
 
+    def put_back(self, call: Call) -> None:
+        """Queue a call again; only for a thread of the pool, which takes the next one then."""
+        self._ready.append(call)
+
+    def take_back(self, call: Call) -> None:
+        """Take a call out of the queue; raises `ValueError` where a thread has."""
+        self._ready.remove(call)
+
     def _start(self) -> bool:
         name = f"synapse-{self._started}"
         try:

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from synapse._answers import Answers
 from synapse._calls import Call
+from synapse._channel import Channel
 from synapse._codec import Codec, DecodeIssue
 from synapse._frames import ProtocolBroken
 from synapse._handlers import Handler
+from synapse._outgoing import OutStream
+from synapse._progress import Progress
 
 EVALUATE: Final = "$evaluate"
 CODE_NOT_ALLOWED: Final = (
@@ -27,6 +30,7 @@ class Requests:
     __slots__ = (
         "_answers",
         "_calls",
+        "_channel",
         "_codec",
         "_handlers",
         "_routes",
@@ -40,11 +44,13 @@ class Requests:
         codec: Codec,
         answers: Answers,
         calls: dict[int, Call],
+        channel: Channel,
     ) -> None:
         self._handlers = handlers
         self._codec = codec
         self._answers = answers
         self._calls = calls
+        self._channel = channel
         # Meta that says nothing but the method: the same bytes each time.
         self._routes: dict[bytes, Handler] = {}
         self.max_open_calls = 1
@@ -84,19 +90,36 @@ class Requests:
         if handler is None:
             details = {"method": method, "nearest": self._nearest(method)}
             return answers.die(id, "MethodNotFound", details, rejected=True)
-        if handler.is_stream:
-            issue = f"`{method}` is a generator: it streams, and this call wants one value"
-            return answers.encode_failed(id, "$", issue, rejected=True)
+        granted = meta.get("stream")
+        if handler.is_stream != (granted is not None):
+            return answers.unsupported(id, _other_way(handler))
         call = Call(id, handler, payload)
         deadline = meta.get("deadline")
         if deadline is not None:
             call.deadline = time.monotonic() + deadline / 1000
         call.trace = meta.get("trace")
         call.headers = meta.get("headers")
-        if len(meta) == 1 and len(self._routes) < _MAX_ROUTES:
+        if len(meta) > 1:
+            self._add(call, meta, granted)
+        elif len(self._routes) < _MAX_ROUTES:
             self._routes[data] = handler
         self._calls[id] = call
         return call
+
+    def _add(self, call: Call, meta: dict[str, Any], granted: int | None) -> None:
+        """What few requests ask for."""
+        call.meta = meta
+        call.parent = self._calls.get(meta.get("parent", -1))
+        size = self._answers.max_frame_size
+        if granted is not None:
+            call.stream = OutStream(call.id, granted, size, self._channel.post)
+            call.stream.on_loop = call.handler.is_async
+        if meta.get("progress"):
+            call.progress = progress = Progress(self._channel, self._codec, size, call)
+            call.at_end(progress.close)
+            if call.deadline is not None and meta.get("ceiling") is not None:
+                ceiling = time.monotonic() + meta["ceiling"] / 1000
+                progress.extend(meta["deadline"] / 1000, ceiling)
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         try:
@@ -109,8 +132,11 @@ class Requests:
             if key in meta and meta[key] is None:
                 del meta[key]
             value = meta.get(key)
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            fits = isinstance(value, kinds) and isinstance(value, bool) == (kinds is bool)
+            if value is not None and not fits:
                 raise ProtocolBroken(f"a Request whose `{key}` is a {type(value).__name__}")
+        if meta.get("stream", 1) < 1:
+            raise ProtocolBroken("a Request for a stream of no items")
         headers = meta.get("headers", {})
         if not all(isinstance(each, str) for pair in headers.items() for each in pair):
             raise ProtocolBroken("a Request whose `headers` are not text")
@@ -123,9 +149,18 @@ class Requests:
         return difflib.get_close_matches(method, names, _MAX_NEAREST) or names[:_MAX_NAMES]
 
 
+def _other_way(handler: Handler) -> str:
+    if handler.is_stream:
+        return f"`{handler.name}` streams its values: call it with `Synapse.stream`"
+    return f"`{handler.name}` returns one value and does not stream: call it with `Synapse.call`"
+
+
 _FIELDS: Final[dict[str, Any]] = {
     "deadline": (int, float),
     "trace": str,
     "headers": dict,
     "stream": int,
+    "progress": bool,
+    "ceiling": (int, float),
+    "parent": int,
 }

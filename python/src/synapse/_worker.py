@@ -12,22 +12,32 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from synapse import _frames, _life
+from synapse import _frames, _incoming, _life
 from synapse._answers import Answers
+from synapse._binding import Arguments
 from synapse._calls import Call
+from synapse._cancel import Guard
 from synapse._channel import Channel, HostGone
 from synapse._codec import Codec, DecodeIssue
 from synapse._context import current_call
 from synapse._drain import Drain
+from synapse._flusher import Flusher
 from synapse._follower import Follower, Pace
 from synapse._frames import Buffer, Frame, Outgoing, ProtocolBroken, make_frame
 from synapse._handlers import Handler
+from synapse._host import host
 from synapse._lifecycle import Lifecycle
+from synapse._link import Link
 from synapse._logs import Output
 from synapse._requests import Requests
+from synapse._steps import Steps
+from synapse._waits import Waits
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable
+
     from synapse._loop import TaskRunner
+    from synapse._outgoing import OutStream
     from synapse._pool import Pool
 
 
@@ -45,7 +55,8 @@ class Worker:
 
     Whoever holds `channel.reading` handles frames. Synchronous handlers run on the main thread,
     which reads when it has nothing to run, or in a `Pool`; asynchronous ones in a `TaskRunner`,
-    which is the main thread where no handler is synchronous.
+    which is the main thread where no handler is synchronous. Threads that wait for the host take
+    part in reading, see `Waits`.
     """
 
     def __init__(
@@ -68,19 +79,35 @@ class Worker:
         self._calls: dict[int, Call] = {}
         # Calls that are closed and whose answers are not queued yet.
         self._ending: set[Call] = set()
-        self._requests = Requests(self._handlers, codec, self.answers, self._calls)
+        self._requests = Requests(self._handlers, codec, self.answers, self._calls, channel)
+        # For the main thread, and added to by whoever reads and by itself alone.
         self._ready: deque[Call] = deque()
+        self._main_thread: int | None = None
         self._cancelling = threading.Lock()
+        self._is_closing = False
         self._pace = Pace()
         self.following = False
-        self._main_waits = False
+        self.waits = Waits(self)
+        self.link = Link(self, codec)
+        self.flusher = Flusher(channel)
+        self._steps = Steps(self)
         self._pool: Pool | None = None
         self._tasks: TaskRunner | None = None
+        self._context = contextvars.copy_context()
         self.ignored = 0
 
     @property
     def open_calls(self) -> int:
         return len(self._calls) + len(self._ending)
+
+    @property
+    def open_streams(self) -> int:
+        """How many of the open calls are streams."""
+        return sum(call.stream is not None for call in list(self._calls.values()))
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self._ready)
 
     def leave_child(self, error: BaseException | None) -> None:
         """End a process that a handler forked, where it comes out of the handler: calls, channel
@@ -160,17 +187,25 @@ class Worker:
         synchronous = self._has_synchronous()
         lifecycle = self.lifecycle
         if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
-            from synapse._loop import TaskRunner
-
-            pace = Pace() if synchronous else self._pace
-            self._tasks = TaskRunner(self, pace, lifecycle.loop())
-            if synchronous:
-                self._tasks.start_thread()
+            self._make_tasks(in_thread=synchronous)
         if synchronous and settings.concurrency > 1:
             from synapse._pool import Pool
 
             self._pool = Pool(settings.concurrency, self._run_in_pool)
+        if synchronous and self._pool is None:
+            self._main_thread = threading.get_ident()
+        self.link.open(settings.max_open_calls)
+        host.attach(self.link)
         lifecycle.begin()
+
+    def _make_tasks(self, *, in_thread: bool) -> TaskRunner:
+        from synapse._loop import TaskRunner
+
+        pace = Pace() if in_thread else self._pace
+        tasks = self._tasks = TaskRunner(self, pace, self.lifecycle.loop())
+        if in_thread:
+            tasks.start_thread()
+        return tasks
 
     def _allow_code(self) -> None:
         from synapse._evaluate import Evaluator
@@ -185,7 +220,7 @@ class Worker:
         Follower(self._pace, self._follow, self._output.flush_c).start("synapse-follower")
 
     def _serve_on_main(self, early: list[Frame]) -> None:
-        channel, ready, pace = self.channel, self._ready, self._pace
+        channel, ready, pace, waits = self.channel, self._ready, self._pace, self.waits
         self._begin(early)
         run = self._run
         while True:
@@ -195,9 +230,9 @@ class Worker:
                     # Otherwise what is ready leaves in one write, at the end of the batch.
                     channel.flush()
             channel.flush()
-            self._main_waits = True
-            # Said first, looked at second: the follower adds to `ready` first and looks at
-            # `_main_waits` second.
+            waits.main_waits = True
+            # Said first, looked at second: whoever reads adds to `ready` first and looks at
+            # `main_waits` second.
             if not ready:
                 pace.busy = False
                 channel.reading.acquire()
@@ -205,10 +240,12 @@ class Worker:
                     if not ready:
                         self._submit(self._handle(channel.read()))
                 finally:
-                    self._main_waits = False
+                    waits.main_waits = False
                     pace.leave_reading()
                     channel.reading.release()
-            self._main_waits = False
+            waits.main_waits = False
+            if waits.sleepers:
+                waits.pass_on()
 
     def _serve_on_loop(self, tasks: TaskRunner, early: list[Frame]) -> None:
         self._begin(early)
@@ -230,30 +267,51 @@ class Worker:
         except BaseException:
             _leave_faulty()
         finally:
-            reading.release()
+            self.waits.let_go()
         self._submit(calls)
         # What was refused, without a task that would.
         self.channel.flush()
 
     def _follow(self, turn: int) -> None:
-        channel, pace = self.channel, self._pace
+        channel, pace, waits = self.channel, self._pace, self.waits
+        # Whoever reads may not be the one whose answers are ready.
+        channel.flush()
         if not channel.reading.acquire(blocking=False):
             return
         self.following = True
         try:
             channel.flush()
-            while pace.turn == turn and not self._main_waits:
-                self._submit(self._handle(channel.read()))
-                channel.flush()
+            while pace.turn == turn and not waits.main_waits and not waits.sleepers:
+                self.read()
+        finally:
+            self.following = False
+            waits.let_go()
+
+    def read(self) -> None:
+        """Wait for frames and deal with them, in a thread that is not an event loop's and holds
+        `reading`.
+        """
+        self._read_with(self.channel.read_within if self.drain.begun else self.channel.read)
+
+    def read_arrived(self) -> None:
+        """Deal with what has arrived, unless another thread reads."""
+        self.channel.flush()
+        if self.channel.reading.acquire(blocking=False):
+            try:
+                self._read_with(self.channel.read_arrived)
+            finally:
+                self.waits.let_go()
+
+    def _read_with(self, read: Callable[[], list[Frame]]) -> None:
+        try:
+            self._submit(self._handle(read()))
+            self.channel.flush()
         except HostGone:
-            return
+            self.link.close()
         except ProtocolBroken as error:
             self._leave_broken(error)
         except BaseException:
             _leave_faulty()
-        finally:
-            self.following = False
-            channel.reading.release()
 
     def _handle(self, frames: list[Frame]) -> list[Call]:
         """Deal with frames; returns the calls to submit as tasks.
@@ -272,8 +330,14 @@ class Worker:
                     self.channel.post(call)
                 elif call.handler.is_async:
                     tasks.append(call)
+                elif call.parent is not None:
+                    self.waits.route(call)
                 else:
                     ready.append(call)
+            elif kind <= _frames.CHUNK:
+                self.link.answered(kind, id, meta, payload)
+            elif kind == _frames.CREDIT:
+                self._credit(id, payload)
             elif kind == _frames.CANCEL:
                 self._cancel(id)
             elif kind == _frames.PING:
@@ -296,32 +360,142 @@ class Worker:
         if type(grace) not in (int, float) or grace < 0:
             raise ProtocolBroken("a Shutdown without its grace")
         self.drain.shut_down(grace / 1000)
+        if grace == 0:
+            self.cancel_all()
+
+    def _credit(self, id: int, payload: Buffer) -> None:
+        items = self._control(payload)
+        if type(items) is not int or items < 1:
+            raise ProtocolBroken("a Credit that grants nothing")
+        call = self._calls.get(id)
+        if call is None or call.stream is None:
+            self.ignored += 1
+        elif call.stream.credit(items):
+            self._go_on(call, call.stream)
+
+    def _go_on(self, call: Call, stream: OutStream) -> None:
+        """Let a stream that was parked go on; for whoever reads."""
+        if stream.on_loop:
+            assert self._tasks is not None
+            self._tasks.wake(call)
+        elif call.parent is not None:
+            self.waits.route(call)
+        else:
+            self.queue(call)
+
+    def queue(self, call: Call) -> None:
+        """Let the thread, or a thread, of synchronous handlers run a call; for whoever reads."""
+        if self._pool is not None:
+            self._pool.submit((call,))
+        else:
+            self._ready.append(call)
+
+    def put_back(self, call: Call) -> None:
+        """Let this thread turn to others before it goes on with a call."""
+        if self.waits.put_back(call):
+            return
+        if self._pool is not None:
+            self._pool.put_back(call)
+        else:
+            self.read_arrived()
+            self._ready.append(call)
+
+    def take_back(self, call: Call) -> bool:
+        """Take a call out of the queue, unless it has been started."""
+        try:
+            if self._pool is not None:
+                self._pool.take_back(call)
+            else:
+                self._ready.remove(call)
+        except ValueError:
+            return False
+        return True
+
+    def run_nested(self, call: Call) -> None:
+        """Run a call in a thread that waits for the host."""
+        self._context.copy().run(self._run, call)
+        self.channel.flush()
+
+    def run_elsewhere(self, calls: list[Call]) -> None:
+        """Run calls that this thread was to run, and does not."""
+        if threading.get_ident() == self._main_thread:
+            self._ready.extendleft(reversed(calls))
+            return
+        threading.Thread(
+            target=self.waits.run_all, args=(calls,), name="synapse-rest", daemon=True
+        ).start()
+
+    def stream_on_loop(self, call: Call, made: AsyncIterable[Any]) -> None:
+        """Let the event loop stream what a synchronous handler has returned."""
+        assert call.stream is not None
+        with self._cancelling:
+            tasks = self._tasks or self._make_tasks(in_thread=True)
+        call.stream.on_loop = True
+        tasks.stream(call, made)
+
+    def flush_soon(self) -> None:
+        """Write what is queued: at once, or with what else an event loop does in its turn."""
+        if self._tasks is None or not self._tasks.flush_soon():
+            self.channel.flush()
+
+    def pause(self) -> None:
+        """This thread, in a handler, is about to wait for the host."""
+        if threading.get_ident() == self._main_thread:
+            self._pace.busy = False
+
+    def unpause(self) -> None:
+        if threading.get_ident() == self._main_thread:
+            self._pace.leave_reading()
 
     def _cancel(self, id: int) -> None:
         call = self._calls.get(id)
-        if call is None:
+        # Told twice, a handler could not clean up.
+        if call is None or call.cancelled:
             self.ignored += 1
             return
         call.cancelled = True
-        if call.handler.is_async:
+        if not call.started:
+            if not call.handler.is_async:
+                self._refuse_waiting(call)
             # Without a task yet, it looks at `cancelled` before it makes one.
-            if self._tasks is not None and call.started:
+        elif self._cancel_running(call):
+            assert call.stream is not None
+            self._go_on(call, call.stream)
+
+    def _cancel_running(self, call: Call) -> bool:
+        """Tell a handler to stop; whether it is that of a stream which is to be queued again."""
+        stream = call.stream
+        if call.seats:
+            self.waits.wake(call)
+        if call.handler.is_async or (stream is not None and stream.on_loop):
+            if self._tasks is not None:
                 self._tasks.cancel(call)
-        elif not call.started:
-            self._interrupt_waiting(call)
+            return False
+        if call.guard is not None:
+            call.guard.interrupt()
+        return stream is not None and stream.unpark()
 
     def end_output(self) -> None:
         """Send the lines that are not ended."""
         self._output.end_all()
 
     def cancel_all(self) -> None:
-        """Tell every open call to stop."""
+        """Tell every open call to stop; those that have not started can be made elsewhere."""
+        self._is_closing = True
+        parked = []
         for call in list(self._calls.values()):
-            call.cancelled = True
-            if call.handler.is_async and self._tasks is not None:
-                self._tasks.cancel(call)
+            told, call.cancelled = call.cancelled, True
+            if told:
+                continue
+            if not call.started:
+                self._refuse_waiting(call)
+            elif self._cancel_running(call):
+                parked.append(call)
+        if parked:
+            # The main thread may be reading, and not to be woken.
+            self.run_elsewhere(parked)
 
-    def _interrupt_waiting(self, call: Call) -> None:
+    def _refuse_waiting(self, call: Call) -> None:
         """Answer a call that was cancelled before it started, whoever of reader and runner finds
         out first.
         """
@@ -329,7 +503,9 @@ class Worker:
             if not call.answered:
                 # It may stay queued for a while, and nobody counts it any more.
                 call.payload = None
-                self.end(call, self.answers.interrupted(call.id))
+                answers = self.answers
+                answer = answers.closed if self._is_closing else answers.interrupted
+                self.end(call, answer(call.id))
         self.channel.flush()
 
     def _run_in_pool(self, call: Call) -> None:
@@ -339,35 +515,59 @@ class Worker:
         except BaseException:
             _leave_faulty()
 
+    def bind(self, call: Call) -> Arguments | None:
+        """Start a call: its arguments, or `None` where it has been answered instead."""
+        handler = call.handler
+        if handler.cancel == "interrupt":
+            call.guard = Guard()
+        call.started = True
+        if call.parent is not None:
+            self.waits.started(call)
+        if call.cancelled:
+            self._refuse_waiting(call)
+            return None
+        if call.deadline is not None and time.monotonic() >= call.deadline:
+            self.end(call, self.answers.interrupted(call.id))
+            return None
+        try:
+            arguments = handler.bind(call.payload)
+        except DecodeIssue as issue:
+            _incoming.take_arrived()
+            self.end(call, self.answers.decode_failed(call.id, issue))
+            return None
+        except BaseException as error:
+            _incoming.take_arrived()
+            self.end(call, self.answers.exception(call.id, error))
+            return None
+        call.payload = None
+        if _incoming.arrived:
+            for stream in _incoming.take_arrived():
+                stream.adopt(self.link, call)
+        return arguments
+
     def _run(self, call: Call) -> None:
         """Run a synchronous handler to its answer, which leaves with the next flush."""
-        call.started = True
-        if call.cancelled:
-            self._interrupt_waiting(call)
+        if call.stream is not None:
+            self._steps.run(call)
             return
-        answers = self.answers
-        if call.deadline is not None and time.monotonic() >= call.deadline:
-            self.end(call, answers.interrupted(call.id))
+        bound = self.bind(call)
+        if bound is None:
             return
-        try:
-            arguments, named = call.handler.bind(call.payload)
-        except DecodeIssue as issue:
-            self.end(call, answers.decode_failed(call.id, issue))
-            return
-        except BaseException as error:
-            self.end(call, answers.exception(call.id, error))
-            return
-        call.payload = None
+        arguments, named = bound
         answer: Outgoing
         try:
-            value = contextvars.copy_context().run(_enter, call, arguments, named)
+            context = contextvars.copy_context()
+            if call.guard is None:
+                value = context.run(_enter, call, arguments, named)
+            else:
+                value = call.guard.call(context.run, _enter, call, arguments, named)
         except BaseException as error:
             self.leave_child(error)
-            answer = answers.failure(call.id, call.handler, error)
+            answer = self.answers.failure(call.id, call.handler, error)
         else:
             self.leave_child(None)
-            answer = answers.success(call.id, value)
-        self.end(call, answers.interrupted(call.id) if call.cancelled else answer)
+            answer = self.answers.success(call.id, value)
+        self.end(call, self.answers.interrupted(call.id) if call.cancelled else answer)
 
     def end(self, call: Call, answer: Outgoing) -> None:
         """Close a call and queue its answer."""
@@ -377,6 +577,8 @@ class Worker:
         call.answered = True
         # The task holds its context, and that the call.
         call.task = None
+        if call.closers is not None:
+            call.end()
         self._ending.add(call)
         # Before the answer can leave: the host may use the number again at once.
         del self._calls[call.id]

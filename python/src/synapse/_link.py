@@ -1,0 +1,281 @@
+"""What the worker asks of its host: requests from their way out to their one end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from synapse._calls import Call
+from synapse._codec import Codec, DecodeIssue
+from synapse._failures import HostCallFailed, to_host_error
+from synapse._frames import (
+    CANCEL,
+    CHUNK,
+    CREDIT,
+    DIE,
+    FAIL,
+    FIXED_SIZE,
+    INTERRUPTED,
+    REQUEST,
+    SUCCESS,
+    Buffer,
+    make_frame,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from synapse._worker import Worker
+
+#: Items that a stream from the host may send before any is taken.
+WINDOW = 64
+_MAX_ID = 0xFFFFFFFF
+# The clock of the host is another one.
+_EARLY_SECONDS = 0.02
+
+
+class Ask:
+    """A request to the host.
+
+    Whoever reads writes `answer` and `chunks` and calls `waiter` then; whoever waits says so in
+    `waiter` before it looks.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "answer",
+        "call",
+        "chunks",
+        "deadline",
+        "id",
+        "meta",
+        "payload",
+        "waiter",
+        "what",
+    )
+
+    def __init__(self, what: str, meta: dict[str, Any], payload: bytes, call: Call | None) -> None:
+        # For messages.
+        self.what = what
+        self.meta = meta
+        self.payload = payload
+        self.call = call
+        self.deadline: float | None = None
+        # 0 until it is sent.
+        self.id = 0
+        self.abandoned = False
+        self.answer: tuple[int, bytes, Buffer] | None = None
+        self.chunks: deque[Buffer] = deque()
+        self.waiter: Callable[[], None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.answer is not None or bool(self.chunks)
+
+    def notify(self) -> None:
+        waiter = self.waiter
+        if waiter is not None:
+            waiter()
+
+
+class Link:
+    """The requests that are open, and those that wait until fewer are."""
+
+    def __init__(self, worker: Worker, codec: Codec) -> None:
+        self.worker = worker
+        self.codec = codec
+        self.pid = os.getpid()
+        self._asks: dict[int, Ask] = {}
+        self._waiting: deque[Ask] = deque()
+        # A stream that nobody holds any more is given up wherever the collector finds it.
+        self._lock = threading.RLock()
+        self._ids = itertools.count(1)
+        self._max_open = 0
+        self._is_closed = False
+
+    def open(self, max_open: int) -> None:
+        """Let requests be made, so many at once."""
+        self._max_open = max_open
+
+    @property
+    def is_open(self) -> bool:
+        return self._max_open > 0
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._asks) + len(self._waiting)
+
+    def start(self, ask: Ask) -> None:
+        """Send a request, or queue it; raises `TimeoutError` where its time is over."""
+        call = ask.call
+        if call is not None:
+            ask.deadline = call.deadline
+            if ask.deadline is not None and time.monotonic() >= ask.deadline:
+                raise _timed_out(ask)
+            if call.trace is not None:
+                ask.meta["trace"] = call.trace
+        size = FIXED_SIZE + len(ask.payload)
+        limit = self.worker.answers.max_frame_size
+        if size > limit:
+            raise HostCallFailed("FrameTooLarge", f"{ask.what}: {size} bytes, above {limit}")
+        with self._lock:
+            if self._is_closed:
+                ask.answer = self._closed()
+            elif len(self._asks) < self._max_open:
+                self._send(ask)
+            else:
+                self._waiting.append(ask)
+
+    def _send(self, ask: Ask) -> None:
+        id = next(self._ids)
+        while id > _MAX_ID or id in self._asks:
+            self._ids = itertools.count(1) if id > _MAX_ID else self._ids
+            id = next(self._ids)
+        if ask.deadline is not None:
+            left = (ask.deadline - time.monotonic()) * 1000
+            ask.meta["deadline"] = max(1, math.ceil(left))
+        if ask.call is not None and not ask.call.answered:
+            ask.meta["call"] = ask.call.id
+        ask.id = id
+        self._asks[id] = ask
+        self.worker.channel.post(make_frame(REQUEST, id, ask.payload, self.codec.encode(ask.meta)))
+        ask.payload = b""
+
+    def abandon(self, ask: Ask) -> None:
+        """Tell the host that nobody waits any more; what it still answers is ignored."""
+        with self._lock:
+            if ask.abandoned or ask.answer is not None:
+                return
+            ask.abandoned = True
+            ask.waiter = None
+            ask.chunks.clear()
+            if ask.id:
+                self.worker.channel.post(make_frame(CANCEL, ask.id))
+            else:
+                self._waiting.remove(ask)
+
+    def credit(self, ask: Ask, items: int) -> None:
+        """Let the host send more items."""
+        if ask.answer is None and not ask.abandoned:
+            frame = make_frame(CREDIT, ask.id, self.codec.encode(items))
+            self.worker.channel.post(frame)
+
+    def flush(self) -> None:
+        """Let what was posted leave."""
+        self.worker.flush_soon()
+
+    def wait(self, ask: Ask) -> None:
+        """Wait for an answer or items, in a thread without an event loop."""
+        call = ask.call
+        self.worker.waits.wait(ask, None if call is None or call.answered else call)
+
+    def answered(self, kind: int, id: int, meta: bytes, payload: Buffer) -> None:
+        """Take what the host answers; for whoever reads."""
+        ask = self._asks.get(id)
+        if ask is None:
+            self.worker.ignored += 1
+            return
+        if kind == CHUNK:
+            if not ask.abandoned:
+                ask.chunks.append(payload)
+                ask.notify()
+            return
+        with self._lock:
+            ask.answer = (kind, meta, payload)
+            del self._asks[id]
+            if self._waiting:
+                self._send(self._waiting.popleft())
+        ask.notify()
+
+    def close(self) -> None:
+        """End every request: the host answers no more."""
+        with self._lock:
+            self._is_closed = True
+            asks = [*self._asks.values(), *self._waiting]
+            self._asks.clear()
+            self._waiting.clear()
+            for ask in asks:
+                ask.answer = self._closed()
+        for ask in asks:
+            ask.notify()
+
+    def _closed(self) -> tuple[int, bytes, Buffer]:
+        return DIE, self.codec.encode({"reason": "Closed"}), b""
+
+    def result(self, ask: Ask, decode: Callable[[Any], Any]) -> Any:
+        """The value that the host answered.
+
+        Raises:
+            HostError: A failure that the function declares.
+            HostCallFailed: Anything else.
+            TimeoutError: The deadline has passed.
+        """
+        assert ask.answer is not None
+        kind, meta, payload = ask.answer
+        try:
+            if kind == SUCCESS:
+                return decode(payload or b"\xc0")
+            value = self.codec.decode(payload) if payload else None
+            details = self.codec.decode(meta) if meta else {}
+        except DecodeIssue as issue:
+            why = f"{ask.what}: what it answered does not fit: {issue}"
+            raise HostCallFailed("DecodeFailed", why) from None
+        if kind == FAIL:
+            raise to_host_error(bytes(payload), value)
+        if kind != INTERRUPTED:
+            raise _failed(ask.what, details.get("reason"), value)
+        if ask.deadline is not None and time.monotonic() >= ask.deadline - _EARLY_SECONDS:
+            raise _timed_out(ask)
+        raise HostCallFailed("Interrupted", f"{ask.what} was interrupted")
+
+
+async def wait_async(ask: Ask) -> None:
+    """Wait for an answer or items, in a task of any event loop."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    thread = threading.get_ident()
+    while not ask.ready:
+        future = loop.create_future()
+        ask.waiter = functools.partial(_wake, loop, thread, future)
+        if not ask.ready:
+            await future
+
+
+def _wake(loop: asyncio.AbstractEventLoop, thread: int, future: asyncio.Future[None]) -> None:
+    if threading.get_ident() == thread:
+        _set(future)
+    else:
+        # The loop may have ended meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_set, future)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _timed_out(ask: Ask) -> TimeoutError:
+    return TimeoutError(f"{ask.what}: the deadline of the call has passed")
+
+
+def _failed(what: str, reason: Any, value: Any) -> HostCallFailed:
+    details = value if isinstance(value, dict) else {}
+    if not isinstance(reason, str):
+        raised = f"{details.get('type', 'an exception')}: {details.get('message', '')}"
+        return HostCallFailed("Exception", f"{what} raised {raised}")
+    if reason == "MethodNotFound":
+        near = ", ".join(f"`{name}`" for name in details.get("nearest") or ())
+        hint = f"; the nearest are {near}" if near else ""
+        return HostCallFailed(reason, f"{what}: the host has no such function{hint}")
+    said = ", ".join(f"{key} {item}" for key, item in details.items())
+    return HostCallFailed(reason, f"{what}: {reason}{f' ({said})' if said else ''}")

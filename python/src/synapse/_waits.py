@@ -1,0 +1,228 @@
+"""Threads that wait for the host.
+
+A thread that waits reads what arrives, unless another one does: then it sleeps, and is woken when
+what it waits for is there, or when nobody reads any more. Of those that sleep, one is woken by each
+thread that stops reading, and passes that on where it does not read itself.
+
+A call that the host makes while it answers a call of ours is run by the thread that waits for that
+answer: no other might be free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from synapse._calls import Call
+from synapse._cancel import Cancelled
+
+if TYPE_CHECKING:
+    from synapse._worker import Worker
+
+
+class Pending(Protocol):
+    """What a thread waits for."""
+
+    waiter: Callable[[], None] | None
+
+    @property
+    def ready(self) -> bool: ...
+
+
+class Seat:
+    """The place of one thread while it waits, for each of its waits that are nested."""
+
+    __slots__ = ("_gate", "depth", "inbox")
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self.depth = 0
+        # Calls for this thread to run.
+        self.inbox: deque[Call] = deque()
+
+    def wake(self) -> None:
+        """End the sleep of the thread, or else its next one."""
+        with contextlib.suppress(RuntimeError):
+            self._gate.release()
+
+    def sleep(self) -> None:
+        self._gate.acquire()
+
+
+class Waits:
+    """Knows who waits, and who reads next."""
+
+    __slots__ = ("_local", "_nested", "_nesting", "_reading", "_worker", "main_waits", "sleepers")
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._reading = worker.channel.reading
+        self._local = threading.local()
+        self.sleepers: deque[Seat] = deque()
+        self._nesting = threading.Lock()
+        # Calls of host functions that no thread waited for when they came, until they start.
+        self._nested: set[Call] = set()
+        # The main thread is about to read: it looks at who sleeps after it has taken this back.
+        self.main_waits = False
+
+    # Reading
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether whoever reads should leave it to the main thread, which has calls to run."""
+        return self.main_waits and self._worker.has_ready
+
+    def let_go(self) -> None:
+        """Stop reading."""
+        self._reading.release()
+        if self.sleepers:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """See to it that somebody reads, as long as there are threads that wait."""
+        if self.sleepers and not self.main_waits and not self._reading.locked():
+            with contextlib.suppress(IndexError):
+                self.sleepers.popleft().wake()
+
+    def _take_reading(self, seat: Seat) -> bool:
+        if not self.is_wanted and self._reading.acquire(blocking=False):
+            return True
+        # Said first, looked at second: whoever stops reading does it the other way round.
+        self.sleepers.append(seat)
+        return not self.is_wanted and self._reading.acquire(blocking=False)
+
+    # Waiting
+
+    def wait(self, pending: Pending, call: Call | None) -> None:
+        """Wait, in any thread but that of an event loop, on behalf of `call`.
+
+        Raises:
+            Cancelled: The call has been cancelled.
+        """
+        seat = self._seat()
+        pending.waiter = seat.wake
+        self._sit(seat, call)
+        try:
+            while not pending.ready:
+                if call is not None and call.cancelled:
+                    raise Cancelled
+                if seat.inbox:
+                    self._run_next(seat)
+                else:
+                    self._read_or_sleep(seat, pending, call)
+        finally:
+            self._leave(seat, call)
+
+    def _seat(self) -> Seat:
+        try:
+            seat: Seat = self._local.seat
+        except AttributeError:
+            seat = self._local.seat = Seat()
+        return seat
+
+    def _sit(self, seat: Seat, call: Call | None) -> None:
+        with self._nesting:
+            seat.depth += 1
+            if call is None:
+                return
+            if call.seats is None:
+                call.seats = []
+            call.seats.append(seat)
+            for nested in list(self._nested):
+                if _seat_of(nested) is seat and self._worker.take_back(nested):
+                    self._nested.discard(nested)
+                    seat.inbox.append(nested)
+
+    def _leave(self, seat: Seat, call: Call | None) -> None:
+        with self._nesting:
+            seat.depth -= 1
+            if call is not None and call.seats is not None:
+                call.seats.remove(seat)
+            left: list[Call] = []
+            if seat.depth == 0 and seat.inbox:
+                left.extend(seat.inbox)
+                seat.inbox.clear()
+        self.pass_on()
+        if left:
+            self._worker.run_elsewhere(left)
+
+    def _run_next(self, seat: Seat) -> None:
+        self.pass_on()
+        self._worker.run_nested(seat.inbox.popleft())
+        if seat.inbox:
+            # What is there may be a stream that never stops.
+            self._worker.read_arrived()
+
+    def _read_or_sleep(self, seat: Seat, pending: Pending, call: Call | None) -> None:
+        worker = self._worker
+        worker.pause()
+        try:
+            if self._take_reading(seat):
+                try:
+                    while not (
+                        pending.ready
+                        or seat.inbox
+                        or self.is_wanted
+                        or (call is not None and call.cancelled)
+                    ):
+                        worker.read()
+                finally:
+                    self.let_go()
+            else:
+                seat.sleep()
+        finally:
+            with contextlib.suppress(ValueError):
+                self.sleepers.remove(seat)
+            worker.unpause()
+
+    def wake(self, call: Call) -> None:
+        """Let the threads that wait on behalf of a call look at it."""
+        for seat in list(call.seats or ()):
+            seat.wake()
+
+    # Calls of host functions
+
+    def route(self, call: Call) -> None:
+        """Give a call to the thread that waits for the function that made it; or queue it."""
+        with self._nesting:
+            seat = _seat_of(call)
+            if seat is None:
+                if not call.started:
+                    self._nested.add(call)
+                self._worker.queue(call)
+                return
+            seat.inbox.append(call)
+        seat.wake()
+
+    def started(self, call: Call) -> None:
+        self._nested.discard(call)
+
+    def put_back(self, call: Call) -> bool:
+        """Let this thread go on with a call later, if it waits for the host."""
+        seat = self._seat()
+        if seat.depth == 0:
+            return False
+        seat.inbox.append(call)
+        return True
+
+    def run_all(self, calls: Sequence[Call]) -> None:
+        """Run calls in this thread until none is left that can go on."""
+        seat = self._seat()
+        seat.depth += 1
+        seat.inbox.extend(calls)
+        while seat.inbox:
+            self._worker.run_nested(seat.inbox.popleft())
+        seat.depth -= 1
+
+
+def _seat_of(call: Call) -> Seat | None:
+    caller = call.parent
+    while caller is not None:
+        if caller.seats:
+            return caller.seats[-1]
+        caller = caller.parent
+    return None
