@@ -256,6 +256,8 @@ def test_every_public_name_is_documented(name: str) -> None:
         synapse.on_stop,
         synapse.background,
         synapse.service,
+        synapse.Handle,
+        synapse.stats,
     ],
 )
 def test_the_examples_of_the_documentation_run(function: Any) -> None:

@@ -10,7 +10,8 @@
 `context` tells a handler about the call it answers. `host` calls functions of TypeScript, and a
 `Stream` is what comes from there item by item. `service` makes an object whose methods are
 handlers, `on_start` and `on_stop` are run at both ends of the life of a worker, and `background`
-runs a function at intervals in between. The module can be imported anywhere: without a worker
+runs a function at intervals in between. A `Handle` is an object that TypeScript holds, and `stats`
+says in numbers what goes on. The module can be imported anywhere: without a worker
 around it, decorated functions are plain functions.
 """
 
@@ -19,17 +20,20 @@ from synapse._cancel import Cancelled
 from synapse._context import Context, context
 from synapse._declared import Error
 from synapse._failures import HostCallFailed, HostError
+from synapse._handle import Handle
 from synapse._handlers import handler
 from synapse._hooks import on_start, on_stop
 from synapse._host import host
 from synapse._incoming import Stream
 from synapse._service import service
+from synapse._stats import stats
 from synapse._version import VERSION as __version__
 
 __all__ = [
     "Cancelled",
     "Context",
     "Error",
+    "Handle",
     "HostCallFailed",
     "HostError",
     "Stream",
@@ -41,4 +45,5 @@ __all__ = [
     "on_start",
     "on_stop",
     "service",
+    "stats",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 from synapse import _frames
@@ -21,6 +22,7 @@ from synapse._frames import (
     Outgoing,
     make_frame,
 )
+from synapse._handle import Handle, NotHeld
 from synapse._handlers import Handler
 from synapse._incoming import ItemIssue
 
@@ -39,17 +41,21 @@ class ItemRefused(Exception):
 class Answers:
     """Makes answers, none above the size that the host takes."""
 
-    __slots__ = ("_codec", "_encode", "_meta", "max_frame_size")
+    __slots__ = ("_codec", "_encode", "_meta", "drop", "max_frame_size")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._encode = codec.encode
         self._meta = functools.lru_cache(maxsize=32)(self._encode_meta)
         self.max_frame_size = _frames.DEFAULT_MAX_FRAME_SIZE
+        # Lets go of an object that nobody asked to hold.
+        self.drop: Callable[[Handle[Any]], None] = lambda _handle: None
 
     def success(self, id: int, value: Any) -> Outgoing:
         try:
             if type(value) not in _JOINED:
+                if issubclass(type(value), (Handle, NotHeld)):
+                    return self._not_held(id, value)
                 return self._framed(SUCCESS, id, encode_parts(self._codec, value))
             payload = self._encode(value)
         except EncodeIssue as issue:
@@ -83,6 +89,14 @@ class Answers:
             size = self.max_frame_size + len(item) - largest
             raise ItemRefused(self._too_large(id, size))
         return item
+
+    def _not_held(self, id: int, value: Handle[Any] | NotHeld) -> bytes:
+        if isinstance(value, NotHeld):
+            detail = value.detail
+        else:
+            self.drop(value)
+            detail = "it returned a synapse.Handle: call it with `Synapse.acquire`"
+        return self.die(id, "Unsupported", {"detail": detail}, rejected=False)
 
     def failure(self, id: int, handler: Handler, error: BaseException) -> Outgoing:
         """What a handler raised: a declared error, or an exception."""

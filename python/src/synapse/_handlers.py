@@ -138,7 +138,7 @@ def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream
     def add(bound: Callable[..., Any], of: str = "") -> Handler:
         new = Handler(bound, checked, declared, cancel, stream)
         new.place += of
-        _check_parameters(new)
+        check_parameters(bound, checked)
         old = registry.get(checked)
         # A module that is loaded again registers the same functions from the same places.
         if old is not None and old.place != new.place:
@@ -187,16 +187,18 @@ def _checked_name(name: object, function: object) -> str:
     return name
 
 
-def _check_parameters(handler: Handler) -> None:
-    kinds = [
-        parameter.kind for parameter in inspect.signature(handler.function).parameters.values()
-    ]
+def check_parameters(function: Callable[..., Any], name: str) -> None:
+    """Whether the parameters of a handler can be filled.
+
+    Raises:
+        TypeError: They cannot.
+    """
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL in kinds:
-        raise TypeError(f"handler `{handler.name}`: *args cannot be filled, name the parameters")
+        raise TypeError(f"handler `{name}`: *args cannot be filled, name the parameters")
     if inspect.Parameter.POSITIONAL_ONLY in kinds and len(kinds) > 1:
         raise TypeError(
-            f"handler `{handler.name}`: parameters are bound by name, "
-            "and positional-only ones cannot be"
+            f"handler `{name}`: parameters are bound by name, and positional-only ones cannot be"
         )
 
 

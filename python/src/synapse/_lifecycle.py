@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from synapse._loop import Loop
+    from synapse._objects import Objects
 
 
 class Lifecycle:
@@ -27,8 +28,7 @@ class Lifecycle:
         self._stopped: threading.Event | None = None
         self._stopping = threading.Lock()
         self._at = "What runs in the background"
-        # By those who have something to end before the hooks run, and what that is.
-        self.closers: list[tuple[str, Callable[[], None]]] = []
+        self.objects: Objects | None = None
         self.leave_child: Callable[[BaseException | None], None] = lambda _error: None
 
     @property
@@ -41,7 +41,8 @@ class Lifecycle:
     @property
     def has_end(self) -> bool:
         """Whether there is something to do before the worker leaves."""
-        return bool(stops or _background.registry or self.closers)
+        held = self.objects is not None and not self.objects.is_empty
+        return held or bool(stops or _background.registry)
 
     @property
     def tasks(self) -> int:
@@ -90,9 +91,9 @@ class Lifecycle:
 
     def _stop(self, stopped: threading.Event) -> None:
         self._background.stop()
-        for what, close in self.closers:
-            self._at = what
-            close()
+        if self.objects is not None:
+            self._at = "The `close` of a handle"
+            self.objects.close_all(lambda close: run_on(self.loop(), close))
         # Hooks may register others.
         while stops:
             self._run_stop(stops.pop())

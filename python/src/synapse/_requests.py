@@ -12,6 +12,7 @@ from synapse._channel import Channel
 from synapse._codec import Codec, DecodeIssue
 from synapse._frames import ProtocolBroken
 from synapse._handlers import Handler
+from synapse._objects import Holding, Objects, Remote
 from synapse._outgoing import OutStream
 from synapse._progress import Progress
 
@@ -33,6 +34,7 @@ class Requests:
         "_channel",
         "_codec",
         "_handlers",
+        "_objects",
         "_routes",
         "evaluate",
         "max_open_calls",
@@ -45,7 +47,9 @@ class Requests:
         answers: Answers,
         calls: dict[int, Call],
         channel: Channel,
+        objects: Objects,
     ) -> None:
+        self._objects = objects
         self._handlers = handlers
         self._codec = codec
         self._answers = answers
@@ -84,15 +88,16 @@ class Requests:
             return answers.die(id, "Closed", None, rejected=True)
         if len(self._calls) >= self.max_open_calls:
             return answers.die(id, "Overloaded", {"capacity": self.max_open_calls}, rejected=True)
-        handler = self.evaluate if method == EVALUATE else self._handlers.get(method)
-        if handler is None and method == EVALUATE:
-            return answers.die(id, "Unsupported", {"detail": CODE_NOT_ALLOWED}, rejected=True)
-        if handler is None:
-            details = {"method": method, "nearest": self._nearest(method)}
-            return answers.die(id, "MethodNotFound", details, rejected=True)
+        handler = self._find(id, method, meta)
+        if not isinstance(handler, Handler):
+            return handler
         granted = meta.get("stream")
         if handler.is_stream != (granted is not None):
             return answers.unsupported(id, _other_way(handler))
+        if meta.get("hold"):
+            if granted is not None:
+                return answers.unsupported(id, f"`{method}` streams: a stream cannot be acquired")
+            handler = Holding(self._objects, handler)
         call = Call(id, handler, payload)
         deadline = meta.get("deadline")
         if deadline is not None:
@@ -103,8 +108,26 @@ class Requests:
             self._add(call, meta, granted)
         elif len(self._routes) < _MAX_ROUTES:
             self._routes[data] = handler
+        if isinstance(handler, Remote):
+            handler.begin()
         self._calls[id] = call
         return call
+
+    def _find(self, id: int, method: str, meta: dict[str, Any]) -> Handler | bytes:
+        target = meta.get("target")
+        found: Handler | str | list[str] | None
+        if target is not None:
+            found = self._objects.find(target, method, get=meta.get("get", False))
+        elif method == EVALUATE:
+            found = self.evaluate or CODE_NOT_ALLOWED
+        else:
+            found = self._handlers.get(method) or self._nearest(method)
+        if isinstance(found, Handler):
+            return found
+        if isinstance(found, str):
+            return self._answers.unsupported(id, found)
+        details = {"method": method, "nearest": found}
+        return self._answers.die(id, "MethodNotFound", details, rejected=True)
 
     def _add(self, call: Call, meta: dict[str, Any], granted: int | None) -> None:
         """What few requests ask for."""
@@ -163,4 +186,7 @@ _FIELDS: Final[dict[str, Any]] = {
     "progress": bool,
     "ceiling": (int, float),
     "parent": int,
+    "hold": bool,
+    "target": int,
+    "get": bool,
 }

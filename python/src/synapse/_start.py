@@ -65,6 +65,7 @@ def run(arguments: list[str]) -> NoReturn:
         importlib.import_module("synapse._loop")
     output.adopt_logging()
     worker = Worker(channel, codec, _handlers.registry, output, lifecycle)
+    worker.count()
     _life.on_terminate(worker.drain.go_away)
     channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
     output.sender.open(channel)

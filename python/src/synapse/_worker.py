@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from synapse import _frames, _incoming, _life
+from synapse import _frames, _incoming, _life, _stats
 from synapse._answers import Answers
 from synapse._binding import Arguments
 from synapse._calls import Call
@@ -29,6 +29,7 @@ from synapse._host import host
 from synapse._lifecycle import Lifecycle
 from synapse._link import Link
 from synapse._logs import Output
+from synapse._objects import Objects, Remote
 from synapse._requests import Requests
 from synapse._steps import Steps
 from synapse._waits import Waits
@@ -36,7 +37,7 @@ from synapse._waits import Waits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
-    from synapse._loop import TaskRunner
+    from synapse._loop import Loop, TaskRunner
     from synapse._outgoing import OutStream
     from synapse._pool import Pool
 
@@ -79,11 +80,17 @@ class Worker:
         self._calls: dict[int, Call] = {}
         # Calls that are closed and whose answers are not queued yet.
         self._ending: set[Call] = set()
-        self._requests = Requests(self._handlers, codec, self.answers, self._calls, channel)
+        self.objects = Objects(codec, self._event_loop, self.leave_child)
+        lifecycle.objects = self.objects
+        self.answers.drop = self.objects.drop
+        self._requests = Requests(
+            self._handlers, codec, self.answers, self._calls, channel, self.objects
+        )
         # For the main thread, and added to by whoever reads and by itself alone.
         self._ready: deque[Call] = deque()
         self._main_thread: int | None = None
         self._cancelling = threading.Lock()
+        self._making_tasks = threading.Lock()
         self._is_closing = False
         self._pace = Pace()
         self.following = False
@@ -105,9 +112,19 @@ class Worker:
         """How many of the open calls are streams."""
         return sum(call.stream is not None for call in list(self._calls.values()))
 
+    def count(self) -> None:
+        """Let `synapse.stats()` speak of this worker."""
+        _stats.count(
+            calls=lambda: self.open_calls,
+            streams=lambda: self.open_streams,
+            host_calls=lambda: self.link.open_requests,
+            handles=lambda: self.objects.count,
+            tasks=lambda: self.lifecycle.tasks,
+        )
+
     @property
     def has_ready(self) -> bool:
-        return bool(self._ready)
+        return bool(self._ready or self.objects.due)
 
     def leave_child(self, error: BaseException | None) -> None:
         """End a process that a handler forked, where it comes out of the handler: calls, channel
@@ -185,6 +202,7 @@ class Worker:
         if settings.evaluate:
             self._allow_code()
         synchronous = self._has_synchronous()
+        self.objects.on_loop = not synchronous
         lifecycle = self.lifecycle
         if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
             self._make_tasks(in_thread=synchronous)
@@ -197,6 +215,14 @@ class Worker:
         self.link.open(settings.max_open_calls)
         host.attach(self.link)
         lifecycle.begin()
+
+    def _event_loop(self) -> Loop:
+        return self._needed_tasks().loop
+
+    def _needed_tasks(self) -> TaskRunner:
+        """What runs coroutine functions, also in a module that has none itself."""
+        with self._making_tasks:
+            return self._tasks or self._make_tasks(in_thread=True)
 
     def _make_tasks(self, *, in_thread: bool) -> TaskRunner:
         from synapse._loop import TaskRunner
@@ -222,22 +248,28 @@ class Worker:
     def _serve_on_main(self, early: list[Frame]) -> None:
         channel, ready, pace, waits = self.channel, self._ready, self._pace, self.waits
         self._begin(early)
-        run = self._run
+        run, objects = self._run, self.objects
+        # In a pool, it is for its threads to close.
+        due = objects.due if self._pool is None else ()
         while True:
             while ready:
                 run(ready.popleft())
                 if self.following:
                     # Otherwise what is ready leaves in one write, at the end of the batch.
                     channel.flush()
+            if due:
+                channel.flush()
+                objects.close_due()
+                continue
             channel.flush()
             waits.main_waits = True
             # Said first, looked at second: whoever reads adds to `ready` first and looks at
             # `main_waits` second.
-            if not ready:
+            if not ready and not due:
                 pace.busy = False
                 channel.reading.acquire()
                 try:
-                    if not ready:
+                    if not ready and not due:
                         self._submit(self._handle(channel.read()))
                 finally:
                     waits.main_waits = False
@@ -340,6 +372,8 @@ class Worker:
                 self._credit(id, payload)
             elif kind == _frames.CANCEL:
                 self._cancel(id)
+            elif kind == _frames.RELEASE:
+                self.ignored += not self.objects.release(id)
             elif kind == _frames.PING:
                 self.channel.send(make_frame(_frames.PONG, id))
             elif kind == _frames.SHUTDOWN:
@@ -349,11 +383,23 @@ class Worker:
         if self._pool is not None:
             self._pool.submit(ready)
             self.channel.flush()
+        if self.objects.due:
+            self._close_soon()
         return tasks
 
+    def _close_soon(self) -> None:
+        """Let objects be closed that were let go of, where handlers run; the main thread looks by
+        itself.
+        """
+        close = self.objects.close_due
+        if self.objects.on_loop:
+            self._event_loop().call_soon_threadsafe(close)
+        elif self._pool is not None:
+            threading.Thread(target=close, name="synapse-close", daemon=True).start()
+
     def _submit(self, calls: list[Call]) -> None:
-        if calls and self._tasks is not None:
-            self._tasks.submit(calls)
+        if calls:
+            (self._tasks or self._needed_tasks()).submit(calls)
 
     def _shut_down(self, payload: Buffer) -> None:
         grace = self._control(payload)
@@ -428,10 +474,8 @@ class Worker:
     def stream_on_loop(self, call: Call, made: AsyncIterable[Any]) -> None:
         """Let the event loop stream what a synchronous handler has returned."""
         assert call.stream is not None
-        with self._cancelling:
-            tasks = self._tasks or self._make_tasks(in_thread=True)
         call.stream.on_loop = True
-        tasks.stream(call, made)
+        self._needed_tasks().stream(call, made)
 
     def flush_soon(self) -> None:
         """Write what is queued: at once, or with what else an event loop does in its turn."""
@@ -512,6 +556,8 @@ class Worker:
         try:
             self._run(call)
             self.channel.flush()
+            if self.objects.due:
+                self.objects.close_due()
         except BaseException:
             _leave_faulty()
 
@@ -584,8 +630,16 @@ class Worker:
         del self._calls[call.id]
         self.channel.post(answer)
         self._ending.discard(call)
+        if isinstance(call.handler, Remote):
+            self._end_remote(call.handler, answer)
         if self.drain.begun and not self._calls:
             self.drain.finished()
+
+    def _end_remote(self, handler: Remote, answer: Outgoing) -> None:
+        handler.ended(answer)
+        # A thread of synchronous handlers looks by itself, and so does whoever reads.
+        if handler.is_async and self.objects.due:
+            self._event_loop().call_soon_threadsafe(self.objects.close_due)
 
 
 def _leave_faulty() -> NoReturn:
