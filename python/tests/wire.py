@@ -95,6 +95,7 @@ class Worker:
         self.socket = ours
         self.socket.settimeout(PATIENCE)
         self.logs: list[dict[str, Any]] = []
+        self.hello: dict[str, Any] = {}
         self._id = 0
 
     # Frames
@@ -136,6 +137,7 @@ class Worker:
         """Take the `Hello` and answer it."""
         hello = self.receive()
         assert hello.kind == HELLO
+        self.hello = hello.payload
         self.send_welcome(**settings)
         return hello.payload
 

@@ -147,6 +147,7 @@ class Worker:
         except ProtocolBroken as error:
             self._leave_broken(error)
         except HostGone:
+            self.link.close()
             # Another thread ends the process.
             threading.Event().wait()
         except BaseException:
@@ -292,6 +293,7 @@ class Worker:
         try:
             calls = self._handle(self.channel.read_arrived())
         except HostGone:
+            self.link.close()
             self.lifecycle.loop().remove_reader(self.channel.fileno())
             return
         except ProtocolBroken as error:
@@ -314,16 +316,17 @@ class Worker:
         try:
             channel.flush()
             while pace.turn == turn and not waits.main_waits and not waits.sleepers:
-                self.read()
+                if not self.read():
+                    return
         finally:
             self.following = False
             waits.let_go()
 
-    def read(self) -> None:
+    def read(self) -> bool:
         """Wait for frames and deal with them, in a thread that is not an event loop's and holds
-        `reading`.
+        `reading`; `False` where there will be none.
         """
-        self._read_with(self.channel.read_within if self.drain.begun else self.channel.read)
+        return self._read_with(self.channel.read_within if self.drain.begun else self.channel.read)
 
     def read_arrived(self) -> None:
         """Deal with what has arrived, unless another thread reads."""
@@ -334,12 +337,14 @@ class Worker:
             finally:
                 self.waits.let_go()
 
-    def _read_with(self, read: Callable[[], list[Frame]]) -> None:
+    def _read_with(self, read: Callable[[], list[Frame]]) -> bool:
         try:
             self._submit(self._handle(read()))
             self.channel.flush()
+            return True
         except HostGone:
             self.link.close()
+            return False
         except ProtocolBroken as error:
             self._leave_broken(error)
         except BaseException:
