@@ -7,7 +7,7 @@ import { Effect, Fiber, Latch, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Synapse } from "effect-synapse"
 import type { LogRecord } from "../src/internal/logs.ts"
-import { forget, live, nothingOpen, reasonOf, seen, seenEventually, upTo } from "./fixtures/dialogue.ts"
+import { forget, live, nothingOpen, reasonOf, seen, upTo } from "./fixtures/dialogue.ts"
 import * as modules from "./fixtures/modules.ts"
 import { eventually } from "./fixtures/processes.ts"
 
@@ -83,12 +83,14 @@ for (const concurrency of [1, 2]) {
                 progress: Synapse.onProgress(Step, () => steps.open)
               }
             )
-          const next = Effect.andThen(steps.close, steps.await)
+          // Some of those that it hears may have come before the clock was moved.
+          const next = Effect.repeat(Effect.andThen(steps.close, steps.await), { times: 10 })
           const extended = yield* Effect.forkChild(run("5 seconds"))
           for (const _ of upTo(4)) {
             yield* next
             yield* TestClock.adjust("1 second")
           }
+          yield* next
           assert.isUndefined(extended.pollUnsafe())
           yield* TestClock.adjust("1 second")
           assert.strictEqual((yield* reasonOf(Fiber.join(extended), "CallTimeout")).option, "maxTimeout")
@@ -106,9 +108,7 @@ layer(Synapse.layer(modules.dialogue), live)("a module", (it) => {
   )
 
   it.effect("has functions that run in the background, whatever becomes of one run", () =>
-    TestClock.withLive(
-      Effect.repeat(Synapse.call(Schema.Int, {}, { method: "ticked" }), { until: (ticks) => ticks > 3 })
-    )
+    Effect.repeat(Synapse.call(Schema.Int, {}, { method: "ticked" }), { until: (ticks) => ticks > 3 })
   )
 
   it.effect("has services whose instance lives with the worker", () =>
@@ -198,7 +198,7 @@ layer(Synapse.layer({ ...modules.dialogue, evaluate: true }), live)("code", (it)
             time.sleep(0.002)
       `
       const fiber = yield* Effect.forkChild(code)
-      yield* TestClock.withLive(Effect.repeat(Synapse.stats, { until: ({ calls }) => calls === 1 }))
+      yield* Effect.repeat(Synapse.stats, { until: ({ calls }) => calls === 1 })
       yield* Synapse.call(Schema.Int, 1, { method: "echo_async" })
       yield* TestClock.adjust("1 second")
       yield* reasonOf(Fiber.join(fiber), "CallTimeout")
@@ -296,7 +296,8 @@ for (const concurrency of [1, 2]) {
   )
 }
 
-layer(Synapse.layer(modules.dialogue), live)("an object whose worker ends", (it) => {
+// The pause before the next start passes by itself.
+layer(Synapse.layer(modules.dialogue), { ...live, excludeTestServices: true })("an object whose worker ends", (it) => {
   it.effect("fails with how that ended, and closing its scope is nothing", () =>
     Effect.gen(function* () {
       yield* forget
@@ -304,15 +305,12 @@ layer(Synapse.layer(modules.dialogue), live)("an object whose worker ends", (it)
         Effect.gen(function* () {
           const session = yield* Synapse.acquire({ name: "Ada" }, { method: "open_session" })
           process.kill(yield* Synapse.call(Schema.Int, {}, { method: "pid" }), "SIGKILL")
-          const { reason } = yield* TestClock.withLive(
-            Effect.flip(Effect.repeat(session.get(Schema.String, "name"), { until: () => false }))
-          )
+          const { reason } = yield* Effect.flip(Effect.forever(session.get(Schema.String, "name")))
           assert.strictEqual(reason._tag, "WorkerExited")
         })
       )
       assert.strictEqual(yield* Synapse.call(Schema.Int, 1, { method: "echo" }), 1)
       yield* nothingOpen
-      yield* seenEventually("started")
     })
   )
 })

@@ -119,10 +119,10 @@ const budgetOf = (
 
 const progressOf = (
   budget: Budget | undefined,
-  extends_: boolean,
+  mayExtend: boolean,
   onProgress: ((payload: Uint8Array) => void) | undefined
 ): ((payload: Uint8Array) => void) | undefined => {
-  if (budget === undefined || !extends_) return onProgress
+  if (budget === undefined || !mayExtend) return onProgress
   return (payload) => {
     budget.progressed()
     onProgress?.(payload)

@@ -54,21 +54,23 @@ export const listen = <A, R>(
 ): Effect.Effect<A, SynapseError, R> =>
   progress === undefined
     ? call(undefined)
-    : Effect.gen(function* () {
-        const { finish, onProgress } = yield* listening(progress, method)
-        const exit = yield* Effect.exit(call(onProgress))
-        yield* finish
-        return yield* exit
-      })
+    : Effect.scoped(
+        Effect.gen(function* () {
+          const { finish, onProgress } = yield* listening(progress, method)
+          const exit = yield* Effect.exit(call(onProgress))
+          yield* finish
+          return yield* exit
+        })
+      )
 
-/** Starts a listener in the current fiber. `finish` waits until it has heard everything. */
+/** Starts a listener for as long as the scope is open. `finish` waits until it has heard everything. */
 export const listening = Effect.fnUntraced(function* <R>(progress: Progress<R>, method: string) {
   const queue = yield* Queue.sliding<Uint8Array, Cause.Done>(capacity)
   const fiber = yield* Queue.take(queue).pipe(
     Effect.flatMap((payload) => progress.listener(payload, method)),
     Effect.forever,
     Effect.catchTag("Done", () => Effect.void),
-    Effect.forkChild
+    Effect.forkScoped
   )
   return {
     onProgress: (payload: Uint8Array): void => {
