@@ -69,7 +69,8 @@ class Steps:
             worker.leave_child(None)
         except BaseException as error:
             worker.leave_child(error)
-            worker.end(call, worker.answers.failure(call.id, call.handler, error))
+            failure = worker.answers.failure(call.id, call.handler, error)
+            worker.end(call, worker.answers.interrupted(call.id) if call.cancelled else failure)
             return False
         if stream.source is None:
             worker.stream_on_loop(call, made)

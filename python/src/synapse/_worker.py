@@ -531,11 +531,12 @@ class Worker:
     def cancel_all(self) -> None:
         """Tell every open call to stop; those that have not started can be made elsewhere."""
         self._is_closing = True
+        calls = [call for call in list(self._calls.values()) if not call.cancelled]
+        # First of all, so that none starts in the place of one that ends.
+        for call in calls:
+            call.cancelled = True
         parked = []
-        for call in list(self._calls.values()):
-            told, call.cancelled = call.cancelled, True
-            if told:
-                continue
+        for call in calls:
             if not call.started:
                 self._refuse_waiting(call)
             elif self._cancel_running(call):
