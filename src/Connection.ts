@@ -31,7 +31,7 @@ import type { InputStream } from "./internal/inputStreams.ts"
 import { Lane } from "./internal/lane.ts"
 import * as Msgpack from "./internal/msgpack.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
-import { Pipeline } from "./internal/pipeline.ts"
+import { Pipeline, slowMillis } from "./internal/pipeline.ts"
 import type { Outgoing, Post } from "./internal/requestEnd.ts"
 import type { Serving } from "./internal/serving.ts"
 import { EncodeFailed, FrameTooLarge, StartFailed, SynapseError } from "./SynapseError.ts"
@@ -181,6 +181,7 @@ interface OpenCall {
   /** When it was made, in milliseconds of `performance.now`. */
   readonly since: number
   sent: boolean
+  recalled: boolean
 }
 
 /** Bytes after which a batch is written rather than made longer. */
@@ -252,6 +253,7 @@ export const make = Effect.fnUntraced(function* (
     if (endedWith !== undefined) return
     endedWith = closing ? closed : error
     overflow.clear()
+    clearTimeout(watching)
     for (const call of Array.from(calls.values())) {
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
     }
@@ -286,6 +288,7 @@ export const make = Effect.fnUntraced(function* (
       frames.request(call.id, meta, request.payload)
       call.sent = true
       request.onSent?.()
+      if (call.synchronous && synchronousLoad > options.concurrency) watch(slowMillis)
     } catch (error) {
       settle(call, Exit.fail(encodeFailure(error, request.method)))
     }
@@ -332,7 +335,7 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
         if (call !== undefined) {
-          if (call.synchronous) pipeline.answered(performance.now() - call.since)
+          if (call.synchronous) answered(call)
           if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
         } else freed(frame)
@@ -354,6 +357,32 @@ export const make = Effect.fnUntraced(function* (
         return serving.credit(frame.id, decodeCredit(frame))
       case Envelope.Kind.Cancel:
         return serving.cancel(frame.id)
+    }
+  }
+
+  let lastAnswer = 0
+  const answered = (call: OpenCall): void => {
+    lastAnswer = performance.now()
+    pipeline.answered(lastAnswer - call.since)
+  }
+
+  // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
+  // has not begun. Only those that did not start come back.
+  let watching: NodeJS.Timeout | undefined
+  const watch = (millis: number): void => {
+    watching ??= setTimeout(recall, millis).unref()
+  }
+  const recall = (): void => {
+    watching = undefined
+    if (synchronousLoad <= options.concurrency) return
+    const quietMillis = performance.now() - lastAnswer
+    if (quietMillis < slowMillis) return watch(slowMillis - quietMillis)
+    pipeline.stalled()
+    for (const call of calls.values()) {
+      // A nested call has its place in this worker and in no other.
+      if (!call.synchronous || !call.sent || call.recalled || call.request.parent !== undefined) continue
+      call.recalled = true
+      sendControl(Envelope.Kind.Recall, call.id)
     }
   }
 
@@ -494,7 +523,8 @@ export const make = Effect.fnUntraced(function* (
       // The methods of an object are not known here.
       synchronous: request.target === undefined && synchronous.has(request.method),
       since: performance.now(),
-      sent: false
+      sent: false,
+      recalled: false
     }
     calls.set(call.id, call)
     if (call.synchronous) synchronousLoad++

@@ -36,7 +36,8 @@ export const Kind = {
   GoAway: 14,
   Shutdown: 15,
   Progress: 16,
-  Release: 17
+  Release: 17,
+  Recall: 18
 } as const
 
 /**

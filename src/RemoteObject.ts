@@ -90,14 +90,14 @@ export const makeAcquire = (calls: Calls) =>
         if (handle !== undefined) connection?.release(handle)
       })
     )
-    const use: WorkerPool["use"] = (method, call, owner) =>
+    const use: WorkerPool["use"] = (method, call, how) =>
       calls.use(
         method,
         (used) => {
           connection = used
           return call(used)
         },
-        owner
+        how
       )
     const frame = yield* exchange({ ...calls, use }, input, options, {
       onHandle: (held) => {

@@ -68,22 +68,33 @@ export interface Options {
 }
 
 /**
+ * How a worker is chosen for a call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface UseOptions {
+  /**
+   * The `owner` of the connection to a worker that waits for a function inside which the call is made: the call goes there,
+   * where it has a place. Elsewhere it might wait for a worker that waits for it.
+   */
+  readonly owner?: object | undefined
+  /** The call had a worker before, and comes before those that never had one. */
+  readonly returned?: boolean | undefined
+}
+
+/**
  * A pool of workers.
  *
  * @category models
  * @since 0.1.0
  */
 export interface WorkerPool {
-  /**
-   * Runs one call of a method on the least loaded worker, waiting for room where there is none.
-   *
-   * A call made inside a function that a worker waits for (`owner` is that of its connection) goes to that worker, which
-   * has a place for it: elsewhere it might wait for a worker that waits for it.
-   */
+  /** Runs one call of a method on the least loaded worker, waiting for room where there is none. */
   readonly use: <A, R>(
     method: string,
     call: (connection: Connection) => Effect.Effect<A, SynapseError, R>,
-    owner?: object | undefined
+    how?: UseOptions | undefined
   ) => Effect.Effect<A, SynapseError, R>
   /** What is open on all workers. */
   readonly stats: () => Stats
@@ -102,6 +113,8 @@ interface Waiter {
 
 /** Calls that wait, of synchronous and of asynchronous handlers: room for one kind is not room for the other. */
 interface Waiting {
+  /** Those of synchronous handlers that had a worker before. */
+  readonly returned: Set<Waiter>
   readonly synchronous: Set<Waiter>
   readonly asynchronous: Set<Waiter>
 }
@@ -131,7 +144,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<WorkerPool, SynapseError, Scope.Scope> {
   const clock = yield* Clock.Clock
   const slots: Array<Slot> = Array.from({ length: options.size }, () => ({ connection: undefined, reserved: 0 }))
-  const waiting: Waiting = { synchronous: new Set(), asynchronous: new Set() }
+  const waiting: Waiting = { returned: new Set(), synchronous: new Set(), asynchronous: new Set() }
   let synchronous: ReadonlySet<string> = new Set()
   const stopped = yield* Deferred.make<never, SynapseError>()
   const restarts = makeRestarts(options.restart)
@@ -141,7 +154,7 @@ export const make = Effect.fnUntraced(function* (
     if (stoppedWith !== undefined) return
     stoppedWith = error
     Deferred.doneUnsafe(stopped, Exit.fail(error))
-    for (const waiters of [waiting.synchronous, waiting.asynchronous]) {
+    for (const waiters of [waiting.returned, waiting.synchronous, waiting.asynchronous]) {
       for (const waiter of waiters) waiter.resume(Effect.fail(error))
       waiters.clear()
     }
@@ -163,7 +176,8 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const admit = (): void => {
-    admitFrom(waiting.synchronous, true)
+    admitFrom(waiting.returned, true)
+    if (waiting.returned.size === 0) admitFrom(waiting.synchronous, true)
     admitFrom(waiting.asynchronous, false)
   }
   const admitFrom = (waiters: Set<Waiter>, isSynchronous: boolean): void => {
@@ -175,6 +189,11 @@ export const make = Effect.fnUntraced(function* (
       waiter.slot = slot
       waiter.resume(Effect.succeed(slot))
     }
+  }
+
+  const waitersOf = (isSynchronous: boolean, returned: boolean): Set<Waiter> => {
+    if (!isSynchronous) return waiting.asynchronous
+    return returned ? waiting.returned : waiting.synchronous
   }
 
   // A reserved place is given back by whoever waited for it: by making its call, or by being interrupted before. An
@@ -214,15 +233,19 @@ export const make = Effect.fnUntraced(function* (
     return undefined
   }
 
-  const use: WorkerPool["use"] = (method, call, owner) =>
+  const use: WorkerPool["use"] = (method, call, how) =>
     Effect.suspend(() => {
       if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
       const isSynchronous = synchronous.has(method)
-      const waitsForIt = owner !== undefined && isSynchronous ? connectionOf(owner) : undefined
+      const waitsForIt = how?.owner !== undefined && isSynchronous ? connectionOf(how.owner) : undefined
       if (waitsForIt?.isOpen()) return call(waitsForIt)
-      const waiters = isSynchronous ? waiting.synchronous : waiting.asynchronous
-      const slot = waiters.size === 0 ? leastLoaded(isSynchronous) : undefined
+      const returned = how?.returned ?? false
+      const waiters = waitersOf(isSynchronous, returned)
+      const isFirst = waiters.size === 0 && (waiters !== waiting.synchronous || waiting.returned.size === 0)
+      const slot = isFirst ? leastLoaded(isSynchronous) : undefined
       if (slot !== undefined) return call(slot.connection!)
+      // It was admitted before.
+      if (returned) return waitAndUse(waiters, call)
       const capacity = options.queue?.capacity ?? defaultQueueCapacity
       if (options.queue?.whenFull === "reject" && waiting.synchronous.size + waiting.asynchronous.size >= capacity) {
         return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Envelope from "../src/Envelope.ts"
+import { turnedAway } from "../src/internal/answer.ts"
 import { payloadOf, setup } from "./fixtures/connection.ts"
 
 const { Kind } = Envelope
@@ -229,6 +230,43 @@ describe("a call that is given up and goes on", () => {
       yield* TestClock.adjust("1 hours")
       assert.isTrue(connection.isOpen())
       assert.strictEqual(connection.load(), 1)
+    })
+  )
+})
+
+describe("calls that wait in a worker", () => {
+  it.live("behind one that is not answered for long are asked back, once, and can be sent again", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ concurrency: 1 })
+      const first = yield* Effect.forkChild(connection.call(request))
+      const second = yield* Effect.forkChild(connection.call(request))
+      const requests = [yield* worker.receiveKind(Kind.Request), yield* worker.receiveKind(Kind.Request)]
+      // The worker knows which of them has not started.
+      const recalls = [yield* worker.receiveKind(Kind.Recall), yield* worker.receiveKind(Kind.Recall)]
+      assert.deepStrictEqual(
+        recalls.map(({ id }) => id),
+        requests.map(({ id }) => id)
+      )
+      worker.send(Kind.Die, requests[1]!.id, null, { reason: "Recalled", delivery: "rejected" })
+      assert.strictEqual(turnedAway(yield* Fiber.join(second)), "Recalled")
+      worker.send(Kind.Success, requests[0]!.id, "done")
+      assert.strictEqual(payloadOf(yield* Fiber.join(first)), "done")
+      assert.deepStrictEqual([worker.received(), connection.load()], [0, 0])
+    })
+  )
+
+  it.live("are left alone while answers come, and where they have a place", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ concurrency: 2 })
+      const calls = yield* Effect.forkChild(
+        Effect.all([connection.call(request), connection.call(request)], { concurrency: "unbounded" })
+      )
+      const { id } = yield* worker.receiveKind(Kind.Request)
+      const other = yield* worker.receiveKind(Kind.Request)
+      yield* Effect.sleep(60)
+      assert.strictEqual(worker.received(), 0)
+      for (const each of [id, other.id]) worker.send(Kind.Success, each, null)
+      yield* Fiber.join(calls)
     })
   )
 })

@@ -20,7 +20,8 @@ const printed: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Python and TypeScript get along \n",
     "said 5 words",
     "refused: `chat` failed with PromptTooLong",
-    "> python\nPython and TypeScript get along well as long as somebody"
+    "> weather\nIt will rain",
+    "Python and TypeScript get along well as long as somebody"
   ],
   "host-functions": [
     "hello Ada\nhello Alan\nnobody has the number 7\n",

@@ -47,14 +47,17 @@ export const answerOf = <A, RD>(
   }
 }
 
-/** Whether the worker refused the call only because it has no room for it or is leaving: another worker may take it. */
-export const isTurnedAway = (frame: Envelope.Frame): boolean => {
-  if (frame.kind !== Envelope.Kind.Die || frame.meta.length === 0) return false
+/**
+ * Why the worker did not start a call that another may take: it has no room, is leaving, or was asked to give it back.
+ * Nothing for any other answer.
+ */
+export const turnedAway = (frame: Envelope.Frame): "Overloaded" | "Closed" | "Recalled" | undefined => {
+  if (frame.kind !== Envelope.Kind.Die || frame.meta.length === 0) return undefined
   try {
     const { reason } = Envelope.decodeMeta(frame.meta)
-    return reason === "Overloaded" || reason === "Closed"
+    return reason === "Overloaded" || reason === "Closed" || reason === "Recalled" ? reason : undefined
   } catch {
-    return false
+    return undefined
   }
 }
 
@@ -124,6 +127,7 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
         delivery: delivery === "rejected" ? "rejected" : "unknown"
       })
     case "Closed":
+    case "Recalled":
       return new Closed({ delivery: "rejected" })
     default:
       throw new Error(`unknown reason ${String(reason)}`)

@@ -11,7 +11,7 @@ import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { CallOptions, Runtime } from "../Synapse.ts"
 import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { WorkerPool } from "../WorkerPool.ts"
-import { answerOf, isTurnedAway } from "./answer.ts"
+import { answerOf, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
@@ -73,7 +73,11 @@ export const prepare = <I, R>(
       onSent: budget && (() => budget.sent()),
       ...asked
     }
-    const send = (by: Parameters<Exchange["send"]>[0], attempt: number): ReturnType<Exchange["send"]> =>
+    const send = (
+      by: Parameters<Exchange["send"]>[0],
+      attempt: number,
+      returned: boolean
+    ): ReturnType<Exchange["send"]> =>
       Effect.matchEffect(
         calls.use(
           method,
@@ -84,25 +88,29 @@ export const prepare = <I, R>(
                 ? { ...request, parent: current.call }
                 : request
             ),
-          current?.owner
+          { owner: current?.owner, returned }
         ),
         {
           onFailure: (error) =>
             calls.target === undefined && maySendAgain(error, idempotent, attempt)
-              ? again(by, attempt)
+              ? again(by, attempt + 1, true)
               : Effect.fail(error),
-          onSuccess: (frame) =>
-            attempt < maxAttempts && isTurnedAway(frame) ? again(by, attempt) : Effect.succeed(frame)
+          onSuccess: (frame) => {
+            const why = turnedAway(frame)
+            // What was asked back is not turned away by anyone.
+            if (why === "Recalled") return again(by, attempt, true)
+            return why !== undefined && attempt < maxAttempts ? again(by, attempt + 1, true) : Effect.succeed(frame)
+          }
         }
       )
-    const again: typeof send = (by, attempt) => {
+    const again: typeof send = (by, attempt, returned) => {
       budget?.queued()
-      return send(by, attempt + 1)
+      return send(by, attempt, returned)
     }
     return {
       method,
       budget,
-      send: (by) => send(by, 1),
+      send: (by) => send(by, 1, false),
       limit: (self) => (budget === undefined ? self : budget.limit(self, method))
     }
   })
