@@ -260,9 +260,12 @@ def test_without_a_grace_it_is_refused_at_once(start: Start, kind: str) -> None:
 
 
 STRAY = """
-import contextlib, threading, time
+import contextlib, logging, threading, time
 import synapse
 
+logger = logging.getLogger("stray")
+# What is found out once, under a lock of that module.
+logger.isEnabledFor(logging.WARNING)
 lock = threading.Lock()
 
 @synapse.handler(cancel="interrupt")
@@ -306,6 +309,11 @@ def reports(n: int):
     for each in range(n // 500):
         synapse.context().progress(each)
 
+@synapse.handler(cancel="interrupt")
+def logs(n: int):
+    for each in range(n // 500):
+        logger.warning("line %d", each)
+
 @synapse.handler
 def plain(n: int):
     for each in range(n // 4):
@@ -316,10 +324,11 @@ def plain(n: int):
 def check():
     assert lock.acquire(timeout=5)
     lock.release()
+    logger.warning("still heard")
     return threading.active_count()
 """
 
-METHODS = ["spin", "locked", "prints", "items", "swallows", "asks", "reports", "plain"]
+METHODS = ["spin", "locked", "prints", "items", "swallows", "asks", "reports", "logs", "plain"]
 
 
 @pytest.mark.parametrize("count", [10_000])
@@ -385,6 +394,7 @@ def test_an_interruption_never_strays(
     kinds = [kind for kind, _ in ends.values()]
     assert kinds.count(INTERRUPTED) > count / 10
     assert worker.value("check") >= 1
+    assert worker.logs[-1]["message"] == "still heard"
     worker.send(frame(12, 99))
     assert worker.receive().kind == PONG
     assert not [log for log in worker.logs if log["level"] >= 40], (seed, worker.logs)

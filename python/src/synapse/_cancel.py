@@ -28,7 +28,7 @@ class Cancelled(BaseException):
 
 
 #: The guards of the threads that run handlers which can be interrupted.
-_guards: Final[dict[int, Guard]] = {}
+guards: Final[dict[int, Guard]] = {}
 
 
 class Guard:
@@ -66,8 +66,8 @@ class Guard:
             Cancelled: It was, or would have been as soon as it began.
         """
         thread = threading.get_ident()
-        outer = _guards.get(thread)
-        _guards[thread] = self
+        outer = guards.get(thread)
+        guards[thread] = self
         try:
             self._open(thread)
             result = function(*arguments, **named)
@@ -81,9 +81,9 @@ class Guard:
             raise
         finally:
             if outer is None:
-                del _guards[thread]
+                del guards[thread]
             else:
-                _guards[thread] = outer
+                guards[thread] = outer
         return result
 
     def _open(self, thread: int) -> None:
@@ -124,7 +124,7 @@ def shielded(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
-        guard = _guards.get(threading.get_ident()) if _guards else None
+        guard = guards.get(threading.get_ident()) if guards else None
         if guard is None:
             return function(*arguments, **named)
         guard.shield()

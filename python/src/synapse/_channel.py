@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeGuard
 
+from synapse._cancel import guards, shielded
 from synapse._frames import Buffer, Frame, FrameReader, Outgoing
 from synapse._life import leave_orphaned
 
@@ -176,6 +177,10 @@ class Channel:
 
     def flush(self) -> None:
         """Write all that is queued, unless another thread is at it: then that thread does."""
+        if self._outgoing:
+            (self._flush_shielded if guards else self._flush)()
+
+    def _flush(self) -> None:
         outgoing, writing = self._outgoing, self._writing
         while outgoing:
             # Whoever holds the lock looks at the queue again after releasing it, so giving up here
@@ -189,6 +194,9 @@ class Channel:
                 outgoing.clear()
             finally:
                 writing.release()
+
+    # A handler prints: what it is about to write may be an answer of another call.
+    _flush_shielded = shielded(_flush)
 
     def finish(self, seconds: float) -> None:
         """Write all that is queued, and wait for as long for another thread that is at it."""

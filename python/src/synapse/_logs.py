@@ -226,6 +226,20 @@ def _is_of_logging(names: dict[str, Any]) -> bool:
     return isinstance(name, str) and name.startswith("logging")
 
 
+class _NoLock:
+    """In the place of the lock of a handler that needs none: an interruption of the code that logs
+    could leave it locked.
+    """
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
 class LogHandler(logging.Handler):
     """The handler at the root of `logging`: it sends records instead of formatting them."""
 
@@ -233,6 +247,9 @@ class LogHandler(logging.Handler):
         super().__init__()
         self._sender = sender
         self._emitting = threading.local()
+
+    def createLock(self) -> None:
+        self.lock: Any = _NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         # Describing an exception runs code of the user's, which may log.
