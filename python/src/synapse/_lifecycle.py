@@ -12,8 +12,6 @@ from synapse import _background
 from synapse._hooks import Hook, starts, stops
 
 if TYPE_CHECKING:
-    import asyncio
-
     from synapse._loop import Loop
     from synapse._objects import Objects
 
@@ -127,11 +125,12 @@ async def _outcome(function: Callable[[], Any]) -> BaseException | None:
     return None
 
 
-def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> BaseException | None:
-    """Run a coroutine function on a loop from another thread; returns what it raised."""
-    if not loop.is_running():
-        # The host has not welcomed the worker yet, and may never.
-        return loop.run_until_complete(_outcome(function))
+def run_on(loop: Loop, function: Callable[[], Any]) -> BaseException | None:
+    """Run a coroutine function on the loop from another thread; returns what it raised."""
+    if not loop.is_served:
+        # No handler needs it, or the host has not welcomed the worker yet.
+        with loop.running:
+            return loop.run_until_complete(_outcome(function))
     import asyncio
 
     return asyncio.run_coroutine_threadsafe(_outcome(function), loop).result()

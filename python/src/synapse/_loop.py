@@ -46,6 +46,9 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.watched = _WatchedSelector()
         super().__init__(self.watched)
+        # Whether a `TaskRunner` runs it, or is about to; and held by whoever does run it.
+        self.is_served = False
+        self.running = threading.Lock()
 
 
 class TaskRunner:
@@ -58,6 +61,7 @@ class TaskRunner:
         self._pace = pace
         self.loop = loop
         loop.watched.pace = pace
+        loop.is_served = True
         self._thread: int | None = None
         self._flushing = False
         # Those with items that wait for the next turn of the loop.
@@ -70,6 +74,10 @@ class TaskRunner:
         threading.Thread(target=self.run, name="synapse-loop", daemon=True).start()
 
     def run(self) -> None:
+        with self.loop.running:
+            self._run_forever()
+
+    def _run_forever(self) -> None:
         asyncio.set_event_loop(self.loop)
         self._thread = threading.get_ident()
         # A handler cannot stop the loop: SystemExit and KeyboardInterrupt in callbacks of its own

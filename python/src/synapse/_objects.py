@@ -242,20 +242,27 @@ class Objects:
 
     def close_all(self, run: Callable[[Callable[[], Any]], Any]) -> None:
         """Close every object, as the worker ends; `run` runs a coroutine function."""
-        for closing in list(self._closing):
-            with contextlib.suppress(BaseException):
-                closing.result()
-        for id in list(self._held):
-            held = self._held.pop(id, None)
-            if held is not None:
-                self.due.append(held)
-        while self.due:
-            held = self.due.popleft()
+        for held in self._take_all():
             close = held.close
             if close is not None and _is_async(close):
                 held.close = None
                 run(functools.partial(self._close_async, close, held))
-            self.dispose(held)
+            else:
+                self.dispose(held)
+        for closing in list(self._closing):
+            with contextlib.suppress(BaseException):
+                closing.result()
+
+    def _take_all(self) -> list[Held]:
+        """What is due and what is held, out of reach of those that close what is due."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self.due.popleft())
+        for id in list(self._held):
+            with contextlib.suppress(KeyError):
+                taken.append(self._held.pop(id))
+        return taken
 
     def dispose(self, held: Held) -> None:
         close, held.close = held.close, None
