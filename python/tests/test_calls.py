@@ -895,6 +895,27 @@ def test_sigterm_ends_an_idle_worker(start: Start, kind: str) -> None:
     assert worker.wait() == 0
 
 
+def test_a_signal_that_reaches_another_thread_is_one(start: Start) -> None:
+    worker = start(
+        """
+        import signal
+        import threading
+        import time
+        import synapse
+
+        @synapse.handler
+        def main():
+            # Until the main thread waits for the host.
+            time.sleep(0.1)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        """,
+        welcome={"concurrency": 2},
+    )
+    worker.request("main")
+    assert {worker.receive().kind, worker.receive().kind} == {SUCCESS, GO_AWAY}
+    assert worker.wait() == 0
+
+
 def test_nothing_starts_before_welcome(launch: Start, tmp_path: Path) -> None:
     from wire import HELLO, write
 

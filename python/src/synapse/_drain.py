@@ -65,9 +65,10 @@ class Drain:
 
         Runs in a thread of its own, and does not return.
         """
-        if self.begun:
-            return
-        self.begun = True
+        with self._finished:
+            if self.begun:
+                return
+            self.begun = True
         worker = self._worker
         worker.channel.send(make_frame(GO_AWAY, 0))
         self._await_calls()

@@ -242,6 +242,37 @@ def on_terminate(leave: Callable[[], None]) -> None:
 
     # The main thread may have been interrupted anywhere, with any lock in its hands.
     _handle_signal(signal.SIGTERM, lambda: _thread.start_new_thread(leave, ()))
+    _watch_signal(signal.SIGTERM, leave)
+
+
+def _watch_signal(number: int, leave: Callable[[], None]) -> None:
+    """Leave at a signal also when the main thread does not get to its handler: one that reaches
+    another thread, or comes just before a wait, does not end the wait.
+    """
+    import signal
+
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if before != -1:
+        # The module has one of its own.
+        signal.set_wakeup_fd(before)
+        return
+
+    def watch() -> None:
+        while numbers := os.read(read, 64):
+            if number in numbers and signal.getsignal(number) is _signal_handlers[number]:
+                leave()
+
+    def forget() -> None:
+        if signal.set_wakeup_fd(-1) not in (write, -1):
+            return
+        os.close(read)
+        os.close(write)
+
+    threading.Thread(target=watch, name="synapse-signals", daemon=True).start()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
 
 
 def _handle_signal(number: int, act: Callable[[], object]) -> None:
