@@ -155,6 +155,9 @@ class Answers:
     def closed(self, id: int) -> bytes:
         return self.die(id, "Closed", None, rejected=True)
 
+    def recalled(self, id: int) -> bytes:
+        return self.die(id, "Recalled", None, rejected=True)
+
     def die(self, id: int, reason: str, details: Any, *, rejected: bool) -> bytes:
         meta = self._meta(reason, rejected)
         return make_frame(DIE, id, self._encode(details), meta)

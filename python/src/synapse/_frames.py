@@ -25,6 +25,7 @@ GO_AWAY: Final = 14
 SHUTDOWN: Final = 15
 PROGRESS: Final = 16
 RELEASE: Final = 17
+RECALL: Final = 18
 
 PROTOCOL_VERSION: Final = 1
 HEADER: Final = Struct("<IBBHI")

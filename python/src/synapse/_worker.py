@@ -377,6 +377,8 @@ class Worker:
                 self._credit(id, payload)
             elif kind == _frames.CANCEL:
                 self._cancel(id)
+            elif kind == _frames.RECALL:
+                self._recall(id)
             elif kind == _frames.RELEASE:
                 self.ignored += not self.objects.release(id)
             elif kind == _frames.PING:
@@ -557,6 +559,16 @@ class Worker:
                 answer = answers.closed if self._is_closing else answers.interrupted
                 self.end(call, answer(call.id))
         self.channel.flush()
+
+    def _recall(self, id: int) -> None:
+        """Give a call back that has not started: the host has a better place for it."""
+        call = self._calls.get(id)
+        if call is None or call.started or call.handler.is_async or not self.take_back(call):
+            self.ignored += 1
+            return
+        with self._cancelling:
+            if not call.answered:
+                self.end(call, self.answers.recalled(call.id))
 
     def _run_in_pool(self, call: Call) -> None:
         try:
