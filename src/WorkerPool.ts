@@ -205,8 +205,11 @@ export const make = Effect.fnUntraced(function* (
     Effect.uninterruptibleMask((restore) => {
       let waiter: Waiter | undefined
       const wait = Effect.callback<Slot, SynapseError>((resume) => {
+        if (stoppedWith !== undefined) return resume(Effect.fail(stoppedWith))
         waiter = { resume, slot: undefined }
         waiters.add(waiter)
+        // The fiber may have made way for others since it found no room.
+        admit()
       })
       const giveUp = Effect.sync(() => {
         if (waiter === undefined) return

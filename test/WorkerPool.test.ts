@@ -171,6 +171,41 @@ describe("dispatch", () => {
   }
 })
 
+describe("a caller that makes way for others as it begins to wait", () => {
+  const eachMoment = (what: string, then: (pool: Scope.Closeable, finish: () => void) => Effect.Effect<void>) =>
+    it.effect(what, () =>
+      Effect.gen(function* () {
+        for (let operations = 3; operations <= 16; operations++) {
+          for (let turns = 0; turns <= 6; turns++) {
+            const { acquire, stubs } = harness({ room: 1 })
+            const scope = yield* Scope.make()
+            const pool = yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
+            yield* Effect.forkChild(callOn(pool))
+            yield* settle
+            const second = yield* Effect.forkChild(
+              Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
+            )
+            for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+            yield* then(scope, stubs[0]!.finish)
+            yield* settle
+            assert.isTrue(
+              stubs[0]!.open === 1 || second.pollUnsafe() !== undefined,
+              `${operations} operations, ${turns} turns`
+            )
+            yield* Fiber.interrupt(second)
+            yield* Scope.close(scope, Exit.void)
+          }
+        }
+      })
+    )
+
+  eachMoment("is told of room that there was meanwhile", (_, finish) => Effect.sync(finish))
+
+  eachMoment("is told of the end that came meanwhile", (scope, finish) =>
+    Effect.andThen(Scope.close(scope, Exit.void), Effect.sync(finish))
+  )
+})
+
 describe("calls of asynchronous handlers", () => {
   it.effect("do not wait behind synchronous ones", () =>
     Effect.gen(function* () {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Scheduler } from "effect"
 import * as Envelope from "../src/Envelope.ts"
 import { closed } from "../src/internal/connectionEnd.ts"
 import { Lane } from "../src/internal/lane.ts"
@@ -98,6 +98,23 @@ describe("a lane", () => {
         yield* Fiber.interrupt(waiting)
       }
       assert.isAbove(sent, 1000)
+    })
+  )
+
+  it.effect("wakes who was about to wait, wherever it made way for others", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 10; operations++) {
+        for (let turns = 0; turns <= 6; turns++) {
+          const { lane } = setup()
+          const waiting = yield* Effect.forkChild(
+            Effect.provideService(lane.take, Scheduler.MaxOpsBeforeYield, operations)
+          )
+          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+          lane.end(Exit.succeed(success))
+          yield* Effect.repeat(Effect.yieldNow, { times: 20 })
+          assert.isDefined(waiting.pollUnsafe(), `${operations} operations, ${turns} turns`)
+        }
+      }
     })
   )
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Scheduler } from "effect"
 import * as Envelope from "../src/Envelope.ts"
 import { Encoder } from "../src/internal/msgpackEncoder.ts"
 import { Outlet, streamBytes } from "../src/internal/outlet.ts"
@@ -212,6 +212,23 @@ describe("an outlet", () => {
           all.map((item) => item.length)
         )
         assert.isTrue(chunks().every((chunk) => chunk.length > 0))
+      }
+    })
+  )
+
+  it.effect("sees a credit that comes while its sender makes way for others", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 10; operations++) {
+        for (let turns = 0; turns <= 6; turns++) {
+          const { outlet } = setup(1)
+          const sending = yield* Effect.forkChild(
+            Effect.provideService(outlet.send([1]), Scheduler.MaxOpsBeforeYield, operations)
+          )
+          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+          outlet.credit(1)
+          yield* Effect.repeat(Effect.yieldNow, { times: 20 })
+          assert.isFalse(isWaiting(sending), `${operations} operations, ${turns} turns`)
+        }
       }
     })
   )

@@ -52,6 +52,9 @@ export class Lane {
     return (
       this.#next() ??
       Effect.callback<Envelope.Frame, SynapseError>((resume) => {
+        // The fiber may have made way for others since it looked.
+        const arrived = this.#next()
+        if (arrived !== undefined) return resume(arrived)
         this.#waiting = resume
         return Effect.sync(() => {
           this.#waiting = undefined

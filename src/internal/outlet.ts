@@ -82,6 +82,8 @@ export class Outlet {
   }
 
   readonly #room = Effect.callback<void>((resume) => {
+    // The fiber may have made way for others since it looked.
+    if (this.#hasRoom()) return resume(Effect.void)
     this.#wake = () => {
       this.#wake = undefined
       resume(Effect.void)
