@@ -110,4 +110,42 @@ describe("a budget", () => {
       assert.isUndefined(budget.ceiling())
     })
   )
+
+  it.effect("bounds a call by its ceiling, also without or before its time to run", () =>
+    Effect.gen(function* () {
+      for (const durations of [
+        { maxTimeout: "1 seconds" },
+        { maxTimeout: "1 seconds", timeout: "9 seconds" }
+      ] as const) {
+        const { budget, fiber } = yield* setup(durations)
+        assert.strictEqual(budget.timeLeft(), 1000)
+        budget.sent()
+        yield* TestClock.adjust("1 seconds")
+        assert.strictEqual((yield* timeoutOf(fiber)).option, "maxTimeout")
+      }
+    })
+  )
+
+  it.effect("bounds waiting again when a call that ran for long comes back", () =>
+    Effect.gen(function* () {
+      const { budget, fiber } = yield* setup({ queueTimeout: "1 seconds" })
+      budget.sent()
+      yield* TestClock.adjust("90 seconds")
+      budget.queued()
+      yield* TestClock.adjust("1 seconds")
+      const { option, running } = yield* timeoutOf(fiber)
+      assert.deepStrictEqual([option, running], ["queueTimeout", false])
+    })
+  )
+
+  it.effect("without any time to run ends a call that is never sent", () =>
+    Effect.gen(function* () {
+      for (const option of ["timeout", "maxTimeout"] as const) {
+        const { budget, fiber } = yield* setup({ [option]: 0 })
+        assert.strictEqual(budget.timeLeft(), 0)
+        assert.isDefined(fiber.pollUnsafe())
+        assert.strictEqual((yield* timeoutOf(fiber)).option, option)
+      }
+    })
+  )
 })

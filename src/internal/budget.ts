@@ -64,8 +64,8 @@ export class Budget {
 
   /** Milliseconds left to run for a call that is sent now, `undefined` without a bound. */
   timeLeft(): number | undefined {
-    const { timeout, totalTimeout } = this.#millis
-    const left = Math.min(timeout, this.#begun + totalTimeout - this.#clock.currentTimeMillisUnsafe())
+    const { maxTimeout, timeout, totalTimeout } = this.#millis
+    const left = Math.min(timeout, maxTimeout, this.#begun + totalTimeout - this.#clock.currentTimeMillisUnsafe())
     return left === Number.POSITIVE_INFINITY ? undefined : left
   }
 
@@ -92,8 +92,10 @@ export class Budget {
       const now = this.#clock.currentTimeMillisUnsafe()
       const [at, option] = this.#firstOf(this.#bounds())
       if (at <= now) return Effect.fail(this.#error(option, method))
-      // While it waits, nothing says when it will be sent: the time to run cannot end earlier than this.
-      const wake = this.#sentAt === undefined ? Math.min(at, now + this.#millis.timeout) : at
+      // Nothing says when it will be sent, or wait again: what is bounded from then on cannot end earlier than this.
+      const { maxTimeout, queueTimeout, timeout } = this.#millis
+      const next = this.#sentAt === undefined ? Math.min(timeout, maxTimeout) : queueTimeout
+      const wake = Math.min(at, now + Math.max(next, 1))
       if (wake === Number.POSITIVE_INFINITY) return Effect.never
       return Effect.flatMap(Effect.sleep(Math.min(wake - now, maxDelayMillis)), () => this.#timer(method))
     })
@@ -102,7 +104,16 @@ export class Budget {
   #bounds(): ReadonlyArray<readonly [number, Option]> {
     const { maxTimeout, queueTimeout, timeout, totalTimeout } = this.#millis
     const total = [this.#begun + totalTimeout, "totalTimeout"] as const
-    if (this.#sentAt === undefined) return [total, [this.#queuedAt + queueTimeout, "queueTimeout"]]
+    if (this.#sentAt === undefined) {
+      // What has no time to run is never sent.
+      const never = Number.POSITIVE_INFINITY
+      return [
+        total,
+        [this.#queuedAt + queueTimeout, "queueTimeout"],
+        [timeout > 0 ? never : this.#queuedAt, "timeout"],
+        [maxTimeout > 0 ? never : this.#queuedAt, "maxTimeout"]
+      ]
+    }
     return [total, [this.#runsFrom + timeout, "timeout"], [this.#sentAt + maxTimeout, "maxTimeout"]]
   }
 
