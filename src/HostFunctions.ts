@@ -186,9 +186,11 @@ const connect = Effect.fnUntraced(function* (
       return refused === undefined ? sent : Effect.andThen(sent, Effect.fail(refused))
     }).pipe(
       // The server takes a failure here for one that the client knows of already.
-      Effect.catch((refused: Refused) => {
-        end(id, refused)
-        return Effect.die(refused)
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)
+        const refused = Cause.findErrorOption(cause)
+        end(id, Option.isSome(refused) ? refused.value : Exit.failCause(cause))
+        return Effect.die(Cause.squash(cause))
       })
     )
   }

@@ -523,6 +523,25 @@ describe("a stream", () => {
       assert.deepStrictEqual([items(slow), ends(slow)], [[1], []])
     })
   )
+
+  it.effect("whose items a schema throws on has an end", () =>
+    Effect.gen(function* () {
+      const Throwing = Schema.String.pipe(
+        Schema.decodeTo(Schema.String, {
+          decode: SchemaGetter.passthrough(),
+          encode: SchemaGetter.transform((): string => {
+            throw new Error("not this one")
+          })
+        })
+      )
+      const host = HostFunctions.make(RpcGroup.make(Rpc.make("many", { success: Throwing, stream: true })), {
+        many: () => Stream.make("a")
+      })
+      const { call, serving } = yield* Asker.make({ host })
+      assert.deepStrictEqual(yield* call("many", undefined, { stream: 4 }), died(1, "Error", "not this one"))
+      assert.strictEqual(serving.open(), 0)
+    })
+  )
 })
 
 describe("middleware", () => {
