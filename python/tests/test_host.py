@@ -757,6 +757,11 @@ def test_a_stub_whose_types_cannot_arrive_is_refused() -> None:
         synapse.host.typed(Stub)
 
 
+ALONE = """
+from synapse import _follower
+_follower._TICK_SECONDS = 3600
+"""
+
 STRESS = """
 import asyncio, random, threading
 import synapse
@@ -819,10 +824,13 @@ MODULES = {
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("module", MODULES)
-def test_no_wake_up_is_lost(start: Start, concurrency: int, module: str) -> None:
-    """Every kind of wait at once, from every thread, with nested calls in between."""
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_wake_up_is_lost(start: Start, concurrency: int, module: str, alone: bool) -> None:
+    """Every kind of wait at once, from every thread, with nested calls in between; also without
+    the thread that would read in the end.
+    """
     source, names = MODULES[module]
-    worker = start(source, welcome={"concurrency": concurrency})
+    worker = start(ALONE + source if alone else source, welcome={"concurrency": concurrency})
     left = 150
     running: dict[int, str] = {}
     nested: dict[int, int] = {}

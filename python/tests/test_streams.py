@@ -57,6 +57,13 @@ class Odd(synapse.Error):
     finally:
         seen.append("closed")
 
+@synapse.handler
+{a}def slowly():
+    while True:
+        # Nothing asynchronous in any of them.
+        time.sleep(0.001)
+        yield 0
+
 @synapse.handler(raises=Odd)
 {a}def fails(how: str):
     yield 1
@@ -316,6 +323,22 @@ def test_an_endless_stream_delays_no_other_call(worker: Worker) -> None:
     assert got.kind == PONG
     worker.cancel(endless)
     assert worker.items(endless, credit=False)[1].kind == INTERRUPTED
+
+
+def test_a_slow_stream_delays_no_other_call(worker: Worker) -> None:
+    """With room for years."""
+    id = worker.stream("slowly", granted=1_000_000)
+    worker.receive()
+    other = worker.request("tell")
+    worker.send(frame(12, 5))
+    got = {}
+    while len(got) < 2:
+        each = worker.receive()
+        if each.kind != CHUNK:
+            got[each.id] = each.kind
+    assert got == {other: SUCCESS, 5: PONG}
+    worker.cancel(id)
+    assert worker.items(id, credit=False)[1].kind == INTERRUPTED
 
 
 def test_stalled_streams_delay_no_other_call(worker: Worker) -> None:
