@@ -115,11 +115,15 @@ for (const concurrency of [1, 2]) {
         )
         yield* says("began")
         const impatient = yield* Effect.forkChild(
-          Synapse.call(Schema.Int, 1, { method: "echo", queueTimeout: "1 second" })
+          Synapse.call(Schema.Int, 1, { method: "echo", queueTimeout: "1 second" }),
+          { startImmediately: true }
         )
         const patient = yield* Effect.forkChild(
-          Synapse.call(Schema.NullOr(Schema.Finite), {}, { method: "remaining", timeout: "10 seconds" })
+          Synapse.call(Schema.NullOr(Schema.Finite), {}, { method: "remaining", timeout: "10 seconds" }),
+          { startImmediately: true }
         )
+        // What the worker was given ahead comes back, since it is busy.
+        yield* Effect.repeat(Synapse.stats, { until: ({ calls }) => calls === concurrency })
         for (const _ of upTo(30)) yield* TestClock.adjust("1 second")
         const { option, running } = yield* reasonOf(Fiber.join(impatient), "CallTimeout")
         assert.deepStrictEqual([option, running], ["queueTimeout", false])
