@@ -171,8 +171,15 @@ export type InputServices<In> = unknown extends In
     : In extends ReadonlyArray<unknown>
       ? never
       : In extends object
-        ? { [K in keyof In]-?: In[K] extends Stream.Stream<infer _A, infer _E, infer R> ? R : never }[keyof In]
+        ? { [K in keyof In]-?: FieldServices<In[K]> }[keyof In]
         : never
+
+/** A field can be a stream or something else, or nothing. */
+type FieldServices<Field> = unknown extends Field
+  ? never
+  : Field extends Stream.Stream<infer _A, infer _E, infer R>
+    ? R
+    : never
 
 /**
  * Calls a Python function and decodes its answer.

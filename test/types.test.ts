@@ -73,6 +73,18 @@ describe("the compiler", () => {
     >()
   })
 
+  it("finds the services of streams that may be there, and takes what it does not know for none", () => {
+    const texts = Stream.fromEffect(Cipher.useSync((cipher) => cipher.decrypt("")))
+    type Texts = typeof texts
+    type Services<In> = Synapse.InputServices<In>
+    expectTypeOf<Services<{ texts?: Texts }>>().toEqualTypeOf<Cipher>()
+    expectTypeOf<Services<{ texts: Texts | ReadonlyArray<string> | undefined }>>().toEqualTypeOf<Cipher>()
+    expectTypeOf<Services<Texts | { n: number }>>().toEqualTypeOf<Cipher>()
+    // biome-ignore lint/suspicious/noExplicitAny: what JSON.parse gives
+    expectTypeOf<Services<{ data: any }>>().toEqualTypeOf<never>()
+    expectTypeOf<Services<{ data: unknown }>>().toEqualTypeOf<never>()
+  })
+
   it("lets host functions use the runtime they are for", () => {
     const host = HostFunctions.make(RpcGroup.make(Rpc.make("again", { success: Schema.Int })), {
       again: () => Effect.orDie(Synapse.call(Schema.Int, 1))
