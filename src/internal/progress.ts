@@ -1,6 +1,7 @@
 /** Progress of a call on its way to the caller's listener: in order, beside the result, and never in its way. */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import type * as Schema from "effect/Schema"
@@ -47,21 +48,28 @@ const decodeFailed = (method: string, path: string, issue: string): SynapseError
  * Runs a call and its listener side by side. The result comes after the progress before it was listened to; interrupting
  * the call interrupts the listener.
  */
-export const listen = <A, R>(
+export const listen = <R>(
   progress: Progress<R> | undefined,
   method: string,
-  call: (onProgress: ((payload: Uint8Array) => void) | undefined) => Effect.Effect<A, SynapseError, R>
-): Effect.Effect<A, SynapseError, R> =>
+  call: (onProgress: ((payload: Uint8Array) => void) | undefined) => Effect.Effect<Envelope.Frame, SynapseError, R>
+): Effect.Effect<Envelope.Frame, SynapseError, R> =>
   progress === undefined
     ? call(undefined)
     : Effect.scoped(
         Effect.gen(function* () {
           const { finish, onProgress } = yield* listening(progress, method)
           const exit = yield* Effect.exit(call(onProgress))
-          yield* finish
+          if (Exit.isSuccess(exit) && exit.value.kind === Envelope.Kind.Success) yield* finish
+          // What the call failed with is told whatever the listener fails with; and a time-out when it passes.
+          else if (!isTimeout(exit)) yield* Effect.ignore(finish)
           return yield* exit
         })
       )
+
+const isTimeout = (exit: Exit.Exit<unknown, SynapseError>): boolean => {
+  const error = Exit.findErrorOption(exit)
+  return error._tag === "Some" && error.value.reason._tag === "CallTimeout"
+}
 
 /** Starts a listener for as long as the scope is open. `finish` waits until it has heard everything. */
 export const listening = Effect.fnUntraced(function* <R>(progress: Progress<R>, method: string) {

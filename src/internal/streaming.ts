@@ -61,7 +61,8 @@ const open = Effect.fnUntraced(function* <A, RD, I, R>(
       case Envelope.Kind.Interrupted:
         if (budget !== undefined) return Effect.fail(budget.expired(method))
     }
-    return failureOfFrame(frame, method)
+    const failed = failureOfFrame(frame, method)
+    return listener === undefined ? failed : Effect.andThen(Effect.ignore(listener.finish), failed)
   }
   const pull: Pull.Pull<Items<A>, SynapseError, void, RD | R> = Effect.suspend(() => {
     if (failure !== undefined) return Effect.fail(failure)
