@@ -196,6 +196,22 @@ describe("an input stream", () => {
     })
   )
 
+  it.effect("that ends its call as it begins is interrupted", () =>
+    Effect.gen(function* () {
+      let asker: Asker.Asker | undefined
+      const rows = Stream.fromEffect(
+        Effect.suspend(() => {
+          asker!.serving.callEnded(1)
+          return Effect.never
+        })
+      )
+      const { end, read, ...rest } = yield* setup({ rows })
+      asker = { end, ...rest }
+      const id = read("rows")
+      assert.deepStrictEqual(yield* end(id), interrupted(id))
+    })
+  )
+
   it.effect("runs in the context of its caller, and knows which call it serves", () =>
     Effect.gen(function* () {
       class Rows extends Context.Service<Rows, ReadonlyArray<number>>()("test/Rows") {}

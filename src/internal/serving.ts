@@ -206,6 +206,8 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     if (source !== undefined) source.reader = request
     const fiber = Effect.runForkWith(context)(withDeadline(run(outlet), meta.deadline))
     request.fiber = fiber
+    // It has begun to run: what it did may have ended the call whose stream it reads.
+    if (source !== undefined && sources.get(source.input.reference.id) !== source) fiber.interruptUnsafe()
     // Not a finalizer within the fiber: one that is interrupted before it began has none.
     fiber.addObserver((exit) => {
       requests.delete(id)
