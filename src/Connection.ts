@@ -18,6 +18,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
+import { turnedAway } from "./internal/answer.ts"
 import {
   closed,
   endOf,
@@ -231,6 +232,8 @@ export const make = Effect.fnUntraced(function* (
   const saidGoAway = yield* Deferred.make<void>()
   let endedWith: SynapseError | undefined
   let closing = false
+  /** What ends a call that the worker stops because this side ends it. */
+  let stopping: SynapseError | undefined
   let isLeaving = false
   let greeted = false
   let lastId = 0
@@ -335,7 +338,8 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
         if (call !== undefined) {
-          if (call.synchronous) answered(call)
+          // What did not run tells nothing of how long calls run.
+          if (call.synchronous && turnedAway(frame) === undefined) answered(call)
           if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
         } else freed(frame)
@@ -399,7 +403,9 @@ export const make = Effect.fnUntraced(function* (
 
   const hold = (onHandle: (handle: number) => void, frame: Envelope.Frame): void => {
     if (frame.kind !== Envelope.Kind.Success) return
-    const { handle } = decodeHandle(frame)
+    const handle = handleOf(frame)
+    // Its caller sees what is wrong with the answer.
+    if (handle === undefined) return
     handles.add(handle)
     onHandle(handle)
   }
@@ -426,7 +432,7 @@ export const make = Effect.fnUntraced(function* (
 
   // What runs is stopped at the end of the grace.
   const answer = (frame: Envelope.Frame): Exit.Exit<Envelope.Frame, SynapseError> =>
-    closing && frame.kind === Envelope.Kind.Interrupted ? Exit.fail(closed) : Exit.succeed(frame)
+    stopping !== undefined && frame.kind === Envelope.Kind.Interrupted ? Exit.fail(stopping) : Exit.succeed(frame)
 
   const greet = (frame: Envelope.Frame): void => {
     if (frame.kind !== Envelope.Kind.Hello) {
@@ -498,6 +504,7 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       closing = true
+      stopping = closed
       if (endedWith !== undefined || !greeted) return Effect.void
       sendControl(Envelope.Kind.Shutdown, 0, Math.min(options.graceMillis, maxDelayMillis))
       return Effect.asVoid(Effect.raceFirst(isOver, nativeSleep(options.graceMillis)))
@@ -554,11 +561,13 @@ export const make = Effect.fnUntraced(function* (
 
   // The worker takes no more calls, is replaced as one that leaves, and does not get to finish what it has.
   const retire = Effect.suspend(() => {
+    const error = unresponsive(hello.pid, options.cancelGraceMillis)
+    stopping ??= error
     leave()
     sendControl(Envelope.Kind.Shutdown, 0, 0)
     return Effect.andThen(
       nativeSleep(retiringMillis),
-      Effect.sync(() => end(unresponsive(hello.pid, options.cancelGraceMillis)))
+      Effect.sync(() => end(error))
     )
   })
 
@@ -658,7 +667,16 @@ const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Env
   }
 }
 const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
-const decodeHandle = decodeControl(Schema.Struct({ handle: Schema.Int }), "A handle")
+
+/** The handle that an answer gives; nothing where it gives none. */
+const handleOf = (frame: Envelope.Frame): number | undefined => {
+  try {
+    return decodeHeld(Envelope.decodePayload(frame.payload)).handle
+  } catch {
+    return undefined
+  }
+}
+const decodeHeld = Schema.decodeUnknownSync(Envelope.Held)
 
 const decodeHello = decodeControl(Envelope.Hello, "Hello")
 const decodeLog = decodeControl(Envelope.Log, "Log")

@@ -533,6 +533,26 @@ export const Welcome = Schema.Struct({
 export type Welcome = typeof Welcome.Type
 
 /**
+ * The answer to a call that asks to `hold` an object.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Held = Schema.Struct({
+  handle: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 0xffff_ffff })),
+  /** The object's class, with its module. */
+  type: Schema.String
+})
+
+/**
+ * The type of the schema {@link Held}.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export type Held = typeof Held.Type
+
+/**
  * The payload of `Log`, one record of Python's `logging`.
  *
  * @category schemas

@@ -7,10 +7,11 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Connection } from "./Connection.ts"
+import * as Envelope from "./Envelope.ts"
 import { answerOf } from "./internal/answer.ts"
 import { type Calls, exchange, makeCall } from "./internal/call.ts"
 import { makeStream } from "./internal/streaming.ts"
@@ -68,8 +69,6 @@ export interface RemoteObject {
   ) => Effect.Effect<RemoteObject, SynapseError, Scope.Scope | NoInfer<R> | InputServices<In>>
 }
 
-const Held = Schema.Struct({ handle: Schema.Int, type: Schema.String })
-
 /**
  * Makes the `acquire` of a runtime or of an object.
  *
@@ -104,7 +103,7 @@ export const makeAcquire = (calls: Calls) =>
         handle = held
       }
     })
-    const { type } = yield* answerOf(Held, options?.method ?? "main", false)(frame)
+    const { type } = yield* answerOf(Envelope.Held, options?.method ?? "main", false)(frame)
     const held: Calls = {
       callTimeout: calls.callTimeout,
       target: handle,

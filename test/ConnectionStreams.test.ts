@@ -182,6 +182,19 @@ describe("a held object", () => {
       assert.deepStrictEqual([handles, connection.stats().handles], [[], 0])
     })
   )
+
+  it.effect("that its answer does not name fails its call and nothing else", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup()
+      for (const payload of ["nothing", { handle: 0, type: "a.B" }, { handle: 2 ** 32, type: "a.B" }]) {
+        const call = yield* Effect.forkChild(connection.call({ ...request, onHandle: () => assert.fail("no handle") }))
+        worker.send(Kind.Success, (yield* worker.receiveKind(Kind.Request)).id, payload)
+        assert.strictEqual((yield* Fiber.join(call)).kind, Kind.Success)
+      }
+      assert.isTrue(connection.isOpen())
+      assert.strictEqual(connection.stats().handles, 0)
+    })
+  )
 })
 
 describe("a call that is given up and goes on", () => {
@@ -232,6 +245,23 @@ describe("a call that is given up and goes on", () => {
       assert.strictEqual(connection.load(), 1)
     })
   )
+
+  it.effect("ends those beside it with the reason, whatever the worker answers when it is stopped", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ cancelGraceMillis: 1000 })
+      const beside = yield* Effect.forkChild(connection.call(request))
+      const { id } = yield* worker.receiveKind(Kind.Request)
+      const stuck = yield* Effect.forkChild(connection.call({ ...request, replace: true }))
+      yield* worker.receiveKind(Kind.Request)
+      yield* Fiber.interrupt(stuck)
+      yield* worker.receiveKind(Kind.Cancel)
+      yield* TestClock.adjust("1 seconds")
+      yield* worker.receiveKind(Kind.Shutdown)
+      worker.send(Kind.Interrupted, id)
+      const { delivery, reason } = yield* Effect.flip(Fiber.join(beside))
+      assert.deepStrictEqual([reason._tag, delivery], ["Unresponsive", "unknown"])
+    })
+  )
 })
 
 describe("calls that wait in a worker", () => {
@@ -267,6 +297,31 @@ describe("calls that wait in a worker", () => {
       assert.strictEqual(worker.received(), 0)
       for (const each of [id, other.id]) worker.send(Kind.Success, each, null)
       yield* Fiber.join(calls)
+    })
+  )
+
+  it.live("and come back leave no room for more behind the slow one", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ concurrency: 1, maxOpenCalls: 64 })
+      for (let n = 0; n < 10; n++) {
+        const quick = yield* Effect.forkChild(connection.call(request))
+        worker.send(Kind.Success, (yield* worker.receiveKind(Kind.Request)).id, null)
+        yield* Fiber.join(quick)
+      }
+      assert.isAbove(connection.room(true), 1)
+      const slow = yield* Effect.forkChild(connection.call(request))
+      yield* Effect.forkChild(connection.call(request))
+      const { id } = yield* worker.receiveKind(Kind.Request)
+      yield* Effect.sleep("15 millis")
+      // These are asked back as soon as they are there.
+      for (let n = 0; n < 8; n++) yield* Effect.forkChild(connection.call(request))
+      for (let n = 0; n < 10; n++) {
+        const recalled = yield* worker.receiveKind(Kind.Recall)
+        if (recalled.id !== id) worker.send(Kind.Die, recalled.id, null, { reason: "Recalled", delivery: "rejected" })
+      }
+      yield* Effect.repeat(Effect.yieldNow, { until: () => connection.load() === 1 })
+      assert.strictEqual(connection.room(true), 0)
+      yield* Fiber.interrupt(slow)
     })
   )
 })
