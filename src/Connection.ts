@@ -139,6 +139,8 @@ export interface Connection {
   readonly owner: object
   /** What is open now. */
   readonly stats: () => Stats
+  /** Whether the worker still has a call: one that is open, or that was given up and is not answered. */
+  readonly has: (call: number) => boolean
   /** Calls sent or waiting to be sent, and calls given up that the worker still has to answer. */
   readonly load: () => number
   /** Whether the worker takes calls: it is there and has not said that it leaves. */
@@ -601,6 +603,7 @@ export const make = Effect.fnUntraced(function* (
       for (const { lane } of calls.values()) if (lane !== undefined) streams++
       return { calls: calls.size + abandoned.size, streams, hostCalls: serving.open(), handles: handles.size }
     },
+    has: (id) => calls.has(id) || abandoned.has(id),
     load: () => calls.size + abandoned.size,
     isOpen,
     room: (synchronous) => {

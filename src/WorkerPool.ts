@@ -16,6 +16,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { type Connection, type Stats, synchronousMethods } from "./Connection.ts"
+import type { Served } from "./internal/serving.ts"
 import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
@@ -75,10 +76,10 @@ export interface Options {
  */
 export interface UseOptions {
   /**
-   * The `owner` of the connection to a worker that waits for a function inside which the call is made: the call goes there,
-   * where it has a place. Elsewhere it might wait for a worker that waits for it.
+   * The call that waits for a function inside which this one is made: it goes to the worker of that call, where it has a
+   * place. Elsewhere it might wait for a worker that waits for it.
    */
-  readonly owner?: object | undefined
+  readonly parent?: Served | undefined
   /** The call had a worker before, and comes before those that never had one. */
   readonly returned?: boolean | undefined
 }
@@ -240,8 +241,10 @@ export const make = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
       const isSynchronous = synchronous.has(method)
-      const waitsForIt = how?.owner !== undefined && isSynchronous ? connectionOf(how.owner) : undefined
-      if (waitsForIt?.isOpen()) return call(waitsForIt)
+      const parent = isSynchronous ? how?.parent : undefined
+      const waitsForIt = parent && connectionOf(parent.owner)
+      // A fiber may go on when the call is over that it was started for: then nobody waits.
+      if (waitsForIt?.isOpen() && waitsForIt.has(parent!.call)) return call(waitsForIt)
       const returned = how?.returned ?? false
       const waiters = waitersOf(isSynchronous, returned)
       const isFirst = waiters.size === 0 && (waiters !== waiting.synchronous || waiting.returned.size === 0)

@@ -13,6 +13,8 @@ interface Stub {
   readonly leave: () => void
   readonly finish: () => void
   open: number
+  /** The call whose handler waits for a host function. */
+  waitsIn: number | undefined
   leaving: boolean
   released: boolean
 }
@@ -26,6 +28,7 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
     const waiting = new Set<() => void>()
     const stub: Stub = {
       open: 0,
+      waitsIn: undefined,
       leaving: false,
       released: false,
       leave: () => {
@@ -36,7 +39,8 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
       finish: () => Array.from(waiting)[0]!(),
       connection: {
         hello: FakeWorker.hello,
-        owner: stubs,
+        owner: {},
+        has: (call) => call === stub.waitsIn,
         release: () => {},
         stream: () => ({ take: Effect.never, close: () => {} }),
         stats: () => ({ calls: stub.open, streams: 0, hostCalls: 0, handles: 0 }),
@@ -217,6 +221,33 @@ describe("calls of asynchronous handlers", () => {
       yield* Effect.forkChild(pool.use("async", (connection) => connection.call(request)))
       yield* settle
       assert.strictEqual(stubs[0]!.open, 1)
+    })
+  )
+})
+
+describe("a call inside a host function", () => {
+  it.effect("goes to the worker that waits for it, full or not, and waits its turn when nobody does", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({ size: 2, acquire })
+      yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      const parent = { owner: stubs[0]!.connection.owner, call: 7 }
+      const nested = pool.use("main", (connection) => connection.call(request), { parent })
+      stubs[0]!.waitsIn = 7
+      yield* Effect.forkChild(nested)
+      yield* settle
+      assert.deepStrictEqual(
+        stubs.map(({ open }) => open),
+        [2, 0]
+      )
+      stubs[0]!.waitsIn = undefined
+      yield* Effect.forkChild(nested)
+      yield* settle
+      assert.deepStrictEqual(
+        stubs.map(({ open }) => open),
+        [2, 1]
+      )
     })
   )
 })

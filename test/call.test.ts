@@ -1,11 +1,16 @@
 /** A call as its caller sees it, over a pool that answers as it is told. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Fiber, Schema, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import type * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
-import { makeCall } from "../src/internal/call.ts"
+import { type Calls, makeCall } from "../src/internal/call.ts"
+import { makeProgress } from "../src/internal/progress.ts"
+import { CurrentRequest } from "../src/internal/serving.ts"
+import { makeStream } from "../src/internal/streaming.ts"
 import type { SynapseError } from "../src/SynapseError.ts"
 import type { WorkerPool } from "../src/WorkerPool.ts"
+import { setup } from "./fixtures/connection.ts"
 import * as FakeWorker from "./fixtures/FakeWorker.ts"
 
 type Answer = Effect.Effect<Envelope.Frame, SynapseError>
@@ -90,6 +95,77 @@ describe("a call with a time-out", () => {
       const { call, requests } = answering([success])
       yield* call(Schema.String, 1, { timeout: "1 minute" })
       assert.strictEqual(requests[0]!.timeLeft!(), 60_000)
+    })
+  )
+})
+
+/** A worker that answers by hand. */
+const byHand = Effect.map(setup(), ({ connection, worker }) => {
+  const calls: Calls = { use: (_method, call) => call(connection), callTimeout: undefined }
+  const received = worker.receiveKind(Envelope.Kind.Request)
+  return { connection, worker, received, call: makeCall(calls), stream: makeStream(calls) }
+})
+
+describe("a call inside a host function", () => {
+  it.effect("names the call that waits for it, and none that is over", () =>
+    Effect.gen(function* () {
+      const { call, connection, received, worker } = yield* byHand
+      const outer = yield* Effect.forkChild(call(Schema.Null, 1))
+      const { id } = yield* received
+      const nested = Effect.provideService(call(Schema.Null, 2), CurrentRequest, { owner: connection.owner, call: id })
+      const inner = yield* Effect.forkChild(nested)
+      const first = yield* received
+      assert.strictEqual(Envelope.decodeMeta(first.meta).parent, id)
+      for (const each of [first.id, id]) worker.send(Envelope.Kind.Success, each, null)
+      yield* Effect.all([Fiber.join(inner), Fiber.join(outer)])
+      yield* Effect.forkChild(nested)
+      assert.notProperty(Envelope.decodeMeta((yield* received).meta), "parent")
+    })
+  )
+})
+
+describe("progress", () => {
+  const { Kind } = Envelope
+
+  it.effect("that a listener cannot take does not hide what the call failed with", () =>
+    Effect.gen(function* () {
+      const { call, received, worker } = yield* byHand
+      const progress = makeProgress(Schema.Int, () => Effect.void)
+      const failing = yield* Effect.forkChild(call(Schema.Null, 1, { progress }))
+      const { id } = yield* received
+      worker.send(Kind.Progress, id, "no number")
+      worker.send(Kind.Fail, id, { _tag: "Broken", message: "" })
+      assert.strictEqual((yield* Effect.flip(Fiber.join(failing))).reason._tag, "HandlerFailed")
+    })
+  )
+
+  it.effect("that nobody has an end of does not hold up a time-out", () =>
+    Effect.gen(function* () {
+      const { call, received, worker } = yield* byHand
+      const progress = makeProgress(Schema.Int, () => Effect.never)
+      const failing = yield* Effect.forkChild(call(Schema.Null, 1, { progress, timeout: "1 seconds" }))
+      worker.send(Kind.Progress, (yield* received).id, 1)
+      yield* TestClock.adjust("1 seconds")
+      assert.strictEqual((yield* Effect.flip(Fiber.join(failing))).reason._tag, "CallTimeout")
+    })
+  )
+
+  it.live("is heard before a stream fails", () =>
+    Effect.gen(function* () {
+      const { received, stream, worker } = yield* byHand
+      const heard: Array<number> = []
+      const progress = makeProgress(Schema.Int, (n) =>
+        Effect.delay(
+          Effect.sync(() => heard.push(n)),
+          1
+        )
+      )
+      const failing = yield* Effect.forkChild(Stream.runDrain(stream(Schema.Null, 1, { progress })))
+      const { id } = yield* received
+      for (const n of [1, 2]) worker.send(Kind.Progress, id, n)
+      worker.send(Kind.Fail, id, { _tag: "Broken", message: "" })
+      assert.strictEqual((yield* Effect.flip(Fiber.join(failing))).reason._tag, "HandlerFailed")
+      assert.deepStrictEqual(heard, [1, 2])
     })
   )
 })

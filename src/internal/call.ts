@@ -84,11 +84,11 @@ export const prepare = <I, R>(
           (connection) =>
             by(
               connection,
-              current !== undefined && current.owner === connection.owner
+              current !== undefined && current.owner === connection.owner && connection.has(current.call)
                 ? { ...request, parent: current.call }
                 : request
             ),
-          { owner: current?.owner, returned }
+          { parent: current, returned }
         ),
         {
           onFailure: (error) =>
