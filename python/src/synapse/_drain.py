@@ -98,7 +98,7 @@ class Drain:
                 lambda: self._hurrying or not worker.open_calls, max(0.0, grace)
             )
         if worker.open_calls:
-            worker.cancel_all()
+            worker.canceller.cancel_all()
             self._await_calls(_CANCELLING_SECONDS)
         left = 0.0 if self._hurrying else self._deadline - time.monotonic()
         self._leave(max(_STOPPING_SECONDS, left))

@@ -120,7 +120,7 @@ class TaskRunner:
         self._flush_soon()
 
     def _start(self, call: Call) -> None:
-        bound = self._worker.bind(call)
+        bound = self._worker.runner.bind(call)
         if bound is not None:
             context = contextvars.copy_context()
             context.run(current_call.set, call)

@@ -51,11 +51,11 @@ class Steps:
         self._flush(stream)
         # Once it is parked, another thread may be at it.
         if stream.has_room or not stream.park(call):
-            self._worker.put_back(call)
+            self._worker.runner.put_back(call)
 
     def _open(self, call: Call, stream: OutStream) -> bool:
         worker = self._worker
-        bound = worker.bind(call)
+        bound = worker.runner.bind(call)
         if bound is None:
             return False
         context = stream.context = contextvars.copy_context()

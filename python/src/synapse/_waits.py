@@ -74,7 +74,7 @@ class Waits:
     @property
     def is_wanted(self) -> bool:
         """Whether whoever reads should leave it to the main thread, which has calls to run."""
-        return self.main_waits and self._worker.has_ready
+        return self.main_waits and self._worker.runner.has_ready
 
     def let_go(self) -> None:
         """Stop reading."""
@@ -133,7 +133,7 @@ class Waits:
                 call.seats = []
             call.seats.append(seat)
             for nested in list(self._nested):
-                if _seat_of(nested) is seat and self._worker.take_back(nested):
+                if _seat_of(nested) is seat and self._worker.runner.take_back(nested):
                     self._nested.discard(nested)
                     seat.inbox.append(nested)
 
@@ -148,11 +148,11 @@ class Waits:
                 seat.inbox.clear()
         self.pass_on()
         if left:
-            self._worker.run_elsewhere(left)
+            self._worker.runner.run_elsewhere(left)
 
     def _run_next(self, seat: Seat) -> None:
         self.pass_on()
-        self._worker.run_nested(seat.inbox.popleft())
+        self._worker.runner.run_nested(seat.inbox.popleft())
         if seat.inbox:
             # What is there may be a stream that never stops.
             self._worker.read_arrived()
@@ -193,7 +193,7 @@ class Waits:
             if seat is None:
                 if not call.started:
                     self._nested.add(call)
-                self._worker.queue(call)
+                self._worker.runner.queue(call)
                 return
             seat.inbox.append(call)
         seat.wake()
@@ -215,7 +215,7 @@ class Waits:
         seat.depth += 1
         seat.inbox.extend(calls)
         while seat.inbox:
-            self._worker.run_nested(seat.inbox.popleft())
+            self._worker.runner.run_nested(seat.inbox.popleft())
         seat.depth -= 1
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
-import sys
 import threading
-import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synapse import _frames, _incoming, _life, _stats
+from synapse import _frames, _stats
 from synapse._answers import Answers
-from synapse._binding import Arguments
 from synapse._calls import Call
-from synapse._cancel import Guard
+from synapse._canceller import Canceller
 from synapse._channel import Channel, HostGone
 from synapse._codec import Codec, DecodeIssue
-from synapse._context import current_call
 from synapse._drain import Drain
+from synapse._faults import leave_broken, leave_faulty
 from synapse._flusher import Flusher
 from synapse._follower import Follower, Pace
 from synapse._frames import Buffer, Frame, Outgoing, ProtocolBroken, make_frame
@@ -31,7 +26,7 @@ from synapse._link import Link
 from synapse._logs import Output
 from synapse._objects import Objects, Remote
 from synapse._requests import Requests
-from synapse._steps import Steps
+from synapse._runner import Runner
 from synapse._waits import Waits
 
 if TYPE_CHECKING:
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
 
     from synapse._loop import Loop, TaskRunner
     from synapse._outgoing import OutStream
-    from synapse._pool import Pool
 
 
 class Settings(NamedTuple):
@@ -77,40 +71,34 @@ class Worker:
         self._handlers = handlers
         self._output = output
         self._pid = os.getpid()
-        self._calls: dict[int, Call] = {}
+        self.calls: dict[int, Call] = {}
         # Calls that are closed and whose answers are not queued yet.
         self._ending: set[Call] = set()
         self.objects = Objects(codec, self._event_loop, self.leave_child)
         lifecycle.objects = self.objects
         self.answers.drop = self.objects.drop
         self._requests = Requests(
-            self._handlers, codec, self.answers, self._calls, channel, self.objects
+            self._handlers, codec, self.answers, self.calls, channel, self.objects
         )
-        # For the main thread, and added to by whoever reads and by itself alone.
-        self._ready: deque[Call] = deque()
-        self._main_thread: int | None = None
-        self._cancelling = threading.Lock()
+        self.runner = Runner(self)
+        self.canceller = Canceller(self)
         self._making_tasks = threading.Lock()
-        self._is_closing = False
         self._pace = Pace()
         self.following = False
         self.waits = Waits(self)
         self.link = Link(self, codec)
         self.flusher = Flusher(channel)
-        self._steps = Steps(self)
-        self._pool: Pool | None = None
-        self._tasks: TaskRunner | None = None
-        self._context = contextvars.copy_context()
+        self.tasks: TaskRunner | None = None
         self.ignored = 0
 
     @property
     def open_calls(self) -> int:
-        return len(self._calls) + len(self._ending)
+        return len(self.calls) + len(self._ending)
 
     @property
     def open_streams(self) -> int:
         """How many of the open calls are streams."""
-        return sum(call.stream is not None for call in list(self._calls.values()))
+        return sum(call.stream is not None for call in list(self.calls.values()))
 
     def count(self) -> None:
         """Let `synapse.stats()` speak of this worker."""
@@ -121,10 +109,6 @@ class Worker:
             handles=lambda: self.objects.count,
             tasks=lambda: self.lifecycle.tasks,
         )
-
-    @property
-    def has_ready(self) -> bool:
-        return bool(self._ready or self.objects.due)
 
     def leave_child(self, error: BaseException | None) -> None:
         """End a process that a handler forked, where it comes out of the handler: calls, channel
@@ -140,24 +124,18 @@ class Worker:
         self.channel.on_host_gone = self.drain.on_host_gone
         try:
             early = self._await_welcome()
-            if self._tasks is not None and not self._has_synchronous():
-                self._serve_on_loop(self._tasks, early)
+            if self.tasks is not None and not self._has_synchronous():
+                self._serve_on_loop(self.tasks, early)
             else:
                 self._serve_on_main(early)
         except ProtocolBroken as error:
-            self._leave_broken(error)
+            leave_broken(error)
         except HostGone:
             self.link.close()
             # Another thread ends the process.
             threading.Event().wait()
         except BaseException:
-            _leave_faulty()
-
-    def _leave_broken(self, error: ProtocolBroken) -> NoReturn:
-        # Not through the channel: what the host makes of it is anyone's guess.
-        if sys.__stderr__ is not None:
-            print(f"synapse: the host broke the protocol: {error}", file=sys.__stderr__, flush=True)
-        _life.leave_at_once(_life.EXIT_PROTOCOL_BROKEN)
+            leave_faulty()
 
     def _has_synchronous(self) -> bool:
         handlers = self._handlers.values()
@@ -207,12 +185,8 @@ class Worker:
         lifecycle = self.lifecycle
         if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
             self._make_tasks(in_thread=synchronous)
-        if synchronous and settings.concurrency > 1:
-            from synapse._pool import Pool
-
-            self._pool = Pool(settings.concurrency, self._run_in_pool)
-        if synchronous and self._pool is None:
-            self._main_thread = threading.get_ident()
+        if synchronous:
+            self.runner.open(settings.concurrency)
         self.link.open(settings.max_open_calls)
         host.attach(self.link)
         lifecycle.begin()
@@ -223,13 +197,13 @@ class Worker:
     def _needed_tasks(self) -> TaskRunner:
         """What runs coroutine functions, also in a module that has none itself."""
         with self._making_tasks:
-            return self._tasks or self._make_tasks(in_thread=True)
+            return self.tasks or self._make_tasks(in_thread=True)
 
     def _make_tasks(self, *, in_thread: bool) -> TaskRunner:
         from synapse._loop import TaskRunner
 
         pace = Pace() if in_thread else self._pace
-        tasks = self._tasks = TaskRunner(self, pace, self.lifecycle.loop())
+        tasks = self.tasks = TaskRunner(self, pace, self.lifecycle.loop())
         if in_thread:
             tasks.start_thread()
         return tasks
@@ -247,11 +221,11 @@ class Worker:
         Follower(self._pace, self._follow, self._output.flush_c).start("synapse-follower")
 
     def _serve_on_main(self, early: list[Frame]) -> None:
-        channel, ready, pace, waits = self.channel, self._ready, self._pace, self.waits
+        channel, ready, pace, waits = self.channel, self.runner.ready, self._pace, self.waits
         self._begin(early)
-        run, objects = self._run, self.objects
+        run, objects = self.runner.run, self.objects
         # In a pool, it is for its threads to close.
-        due = objects.due if self._pool is None else ()
+        due = objects.due if self.runner.pool is None else ()
         while True:
             while ready:
                 run(ready.popleft())
@@ -297,9 +271,9 @@ class Worker:
             self.lifecycle.loop().remove_reader(self.channel.fileno())
             return
         except ProtocolBroken as error:
-            self._leave_broken(error)
+            leave_broken(error)
         except BaseException:
-            _leave_faulty()
+            leave_faulty()
         finally:
             self.waits.let_go()
         self._submit(calls)
@@ -346,9 +320,9 @@ class Worker:
             self.link.close()
             return False
         except ProtocolBroken as error:
-            self._leave_broken(error)
+            leave_broken(error)
         except BaseException:
-            _leave_faulty()
+            leave_faulty()
 
     def _handle(self, frames: list[Frame]) -> list[Call]:
         """Deal with frames; returns the calls to submit as tasks.
@@ -357,8 +331,9 @@ class Worker:
         runs while reading is held.
         """
         tasks: list[Call] = []
-        # With a pool, `_ready` is nobody's: the main thread runs what it finds there.
-        ready: deque[Call] | list[Call] = self._ready if self._pool is None else []
+        pool = self.runner.pool
+        # With a pool, the other one is nobody's: the main thread runs what it finds there.
+        ready: deque[Call] | list[Call] = self.runner.ready if pool is None else []
         accept = self._requests.accept
         for kind, id, meta, payload in frames:
             if kind == _frames.REQUEST:
@@ -376,9 +351,13 @@ class Worker:
             elif kind == _frames.CREDIT:
                 self._credit(id, payload)
             elif kind == _frames.CANCEL:
-                self._cancel(id)
+                self.canceller.cancel(id)
             elif kind == _frames.RECALL:
-                self._recall(id)
+                if pool is not None:
+                    # It can only be taken from where it has been put.
+                    pool.submit(ready)
+                    ready.clear()
+                self.canceller.recall(id)
             elif kind == _frames.RELEASE:
                 self.ignored += not self.objects.release(id)
             elif kind == _frames.PING:
@@ -387,8 +366,8 @@ class Worker:
                 self._shut_down(payload)
             else:
                 self.ignored += 1
-        if self._pool is not None:
-            self._pool.submit(ready)
+        if pool is not None:
+            pool.submit(ready)
             self.channel.flush()
         if self.objects.due:
             self._close_soon()
@@ -401,12 +380,12 @@ class Worker:
         close = self.objects.close_due
         if self.objects.on_loop:
             self._event_loop().call_soon_threadsafe(close)
-        elif self._pool is not None:
+        elif self.runner.pool is not None:
             threading.Thread(target=close, name="synapse-close", daemon=True).start()
 
     def _submit(self, calls: list[Call]) -> None:
         if calls:
-            (self._tasks or self._needed_tasks()).submit(calls)
+            (self.tasks or self._needed_tasks()).submit(calls)
 
     def _shut_down(self, payload: Buffer) -> None:
         grace = self._control(payload)
@@ -414,69 +393,27 @@ class Worker:
             raise ProtocolBroken("a Shutdown without its grace")
         self.drain.shut_down(grace / 1000)
         if grace == 0:
-            self.cancel_all()
+            self.canceller.cancel_all()
 
     def _credit(self, id: int, payload: Buffer) -> None:
         items = self._control(payload)
         if type(items) is not int or items < 1:
             raise ProtocolBroken("a Credit that grants nothing")
-        call = self._calls.get(id)
+        call = self.calls.get(id)
         if call is None or call.stream is None:
             self.ignored += 1
         elif call.stream.credit(items):
-            self._go_on(call, call.stream)
+            self.go_on(call, call.stream)
 
-    def _go_on(self, call: Call, stream: OutStream) -> None:
+    def go_on(self, call: Call, stream: OutStream) -> None:
         """Let a stream that was parked go on; for whoever reads."""
         if stream.on_loop:
-            assert self._tasks is not None
-            self._tasks.wake(call)
+            assert self.tasks is not None
+            self.tasks.wake(call)
         elif call.parent is not None:
             self.waits.route(call)
         else:
-            self.queue(call)
-
-    def queue(self, call: Call) -> None:
-        """Let the thread, or a thread, of synchronous handlers run a call; for whoever reads."""
-        if self._pool is not None:
-            self._pool.submit((call,))
-        else:
-            self._ready.append(call)
-
-    def put_back(self, call: Call) -> None:
-        """Let this thread turn to others before it goes on with a call."""
-        if self.waits.put_back(call):
-            return
-        if self._pool is not None:
-            self._pool.put_back(call)
-        else:
-            self.read_arrived()
-            self._ready.append(call)
-
-    def take_back(self, call: Call) -> bool:
-        """Take a call out of the queue, unless it has been started."""
-        try:
-            if self._pool is not None:
-                self._pool.take_back(call)
-            else:
-                self._ready.remove(call)
-        except ValueError:
-            return False
-        return True
-
-    def run_nested(self, call: Call) -> None:
-        """Run a call in a thread that waits for the host."""
-        self._context.copy().run(self._run, call)
-        self.channel.flush()
-
-    def run_elsewhere(self, calls: list[Call]) -> None:
-        """Run calls that this thread was to run, and does not."""
-        if threading.get_ident() == self._main_thread:
-            self._ready.extendleft(reversed(calls))
-            return
-        threading.Thread(
-            target=self.waits.run_all, args=(calls,), name="synapse-rest", daemon=True
-        ).start()
+            self.runner.queue(call)
 
     def stream_on_loop(self, call: Call, made: AsyncIterable[Any]) -> None:
         """Let the event loop stream what a synchronous handler has returned."""
@@ -486,152 +423,21 @@ class Worker:
 
     def flush_soon(self) -> None:
         """Write what is queued: at once, or with what else an event loop does in its turn."""
-        if self._tasks is None or not self._tasks.flush_soon():
+        if self.tasks is None or not self.tasks.flush_soon():
             self.channel.flush()
 
     def pause(self) -> None:
         """This thread, in a handler, is about to wait for the host."""
-        if threading.get_ident() == self._main_thread:
+        if threading.get_ident() == self.runner.main_thread:
             self._pace.busy = False
 
     def unpause(self) -> None:
-        if threading.get_ident() == self._main_thread:
+        if threading.get_ident() == self.runner.main_thread:
             self._pace.leave_reading()
-
-    def _cancel(self, id: int) -> None:
-        call = self._calls.get(id)
-        # Told twice, a handler could not clean up.
-        if call is None or call.cancelled:
-            self.ignored += 1
-            return
-        call.cancelled = True
-        if not call.started:
-            if not call.handler.is_async:
-                self._refuse_waiting(call)
-            # Without a task yet, it looks at `cancelled` before it makes one.
-        elif self._cancel_running(call):
-            assert call.stream is not None
-            self._go_on(call, call.stream)
-
-    def _cancel_running(self, call: Call) -> bool:
-        """Tell a handler to stop; whether it is that of a stream which is to be queued again."""
-        stream = call.stream
-        if call.seats:
-            self.waits.wake(call)
-        if call.handler.is_async or (stream is not None and stream.on_loop):
-            if self._tasks is not None:
-                self._tasks.cancel(call)
-            return False
-        if call.guard is not None:
-            call.guard.interrupt()
-        return stream is not None and stream.unpark()
 
     def end_output(self) -> None:
         """Send the lines that are not ended."""
         self._output.end_all()
-
-    def cancel_all(self) -> None:
-        """Tell every open call to stop; those that have not started can be made elsewhere."""
-        self._is_closing = True
-        calls = [call for call in list(self._calls.values()) if not call.cancelled]
-        # First of all, so that none starts in the place of one that ends.
-        for call in calls:
-            call.cancelled = True
-        parked = []
-        for call in calls:
-            if not call.started:
-                self._refuse_waiting(call)
-            elif self._cancel_running(call):
-                parked.append(call)
-        if parked:
-            # The main thread may be reading, and not to be woken.
-            self.run_elsewhere(parked)
-
-    def _refuse_waiting(self, call: Call) -> None:
-        """Answer a call that was cancelled before it started, whoever of reader and runner finds
-        out first.
-        """
-        with self._cancelling:
-            if not call.answered:
-                # It may stay queued for a while, and nobody counts it any more.
-                call.payload = None
-                answers = self.answers
-                answer = answers.closed if self._is_closing else answers.interrupted
-                self.end(call, answer(call.id))
-        self.channel.flush()
-
-    def _recall(self, id: int) -> None:
-        """Give a call back that has not started: the host has a better place for it."""
-        call = self._calls.get(id)
-        if call is None or call.started or call.handler.is_async or not self.take_back(call):
-            self.ignored += 1
-            return
-        with self._cancelling:
-            if not call.answered:
-                self.end(call, self.answers.recalled(call.id))
-
-    def _run_in_pool(self, call: Call) -> None:
-        try:
-            self._run(call)
-            self.channel.flush()
-            if self.objects.due:
-                self.objects.close_due()
-        except BaseException:
-            _leave_faulty()
-
-    def bind(self, call: Call) -> Arguments | None:
-        """Start a call: its arguments, or `None` where it has been answered instead."""
-        handler = call.handler
-        if handler.cancel == "interrupt":
-            call.guard = Guard()
-        call.started = True
-        if call.parent is not None:
-            self.waits.started(call)
-        if call.cancelled:
-            self._refuse_waiting(call)
-            return None
-        if call.deadline is not None and time.monotonic() >= call.deadline:
-            self.end(call, self.answers.interrupted(call.id))
-            return None
-        try:
-            arguments = handler.bind(call.payload)
-        except DecodeIssue as issue:
-            _incoming.take_arrived()
-            self.end(call, self.answers.decode_failed(call.id, issue))
-            return None
-        except BaseException as error:
-            _incoming.take_arrived()
-            self.end(call, self.answers.exception(call.id, error))
-            return None
-        call.payload = None
-        if _incoming.arrived:
-            for stream in _incoming.take_arrived():
-                stream.adopt(self.link, call)
-        return arguments
-
-    def _run(self, call: Call) -> None:
-        """Run a synchronous handler to its answer, which leaves with the next flush."""
-        if call.stream is not None:
-            self._steps.run(call)
-            return
-        bound = self.bind(call)
-        if bound is None:
-            return
-        arguments, named = bound
-        answer: Outgoing
-        try:
-            context = contextvars.copy_context()
-            if call.guard is None:
-                value = context.run(_enter, call, arguments, named)
-            else:
-                value = call.guard.call(context.run, _enter, call, arguments, named)
-        except BaseException as error:
-            self.leave_child(error)
-            answer = self.answers.failure(call.id, call.handler, error)
-        else:
-            self.leave_child(None)
-            answer = self.answers.success(call.id, value)
-        self.end(call, self.answers.interrupted(call.id) if call.cancelled else answer)
 
     def end(self, call: Call, answer: Outgoing) -> None:
         """Close a call and queue its answer."""
@@ -645,12 +451,12 @@ class Worker:
             call.end()
         self._ending.add(call)
         # Before the answer can leave: the host may use the number again at once.
-        del self._calls[call.id]
+        del self.calls[call.id]
         self.channel.post(answer)
         self._ending.discard(call)
         if isinstance(call.handler, Remote):
             self._end_remote(call.handler, answer)
-        if self.drain.begun and not self._calls:
+        if self.drain.begun and not self.calls:
             self.drain.finished()
 
     def _end_remote(self, handler: Remote, answer: Outgoing) -> None:
@@ -658,15 +464,3 @@ class Worker:
         # A thread of synchronous handlers looks by itself, and so does whoever reads.
         if handler.is_async and self.objects.due:
             self._event_loop().call_soon_threadsafe(self.objects.close_due)
-
-
-def _leave_faulty() -> NoReturn:
-    # Without its reader a worker would be a process that answers nothing: better none.
-    traceback.print_exc(file=sys.__stderr__)
-    _life.leave_at_once(1)
-
-
-def _enter(call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None) -> Any:
-    current_call.set(call)
-    function = call.handler.function
-    return function(*arguments) if named is None else function(*arguments, **named)
