@@ -241,7 +241,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
       const isSynchronous = synchronous.has(method)
-      const parent = isSynchronous ? how?.parent : undefined
+      const parent = how?.parent
       const waitsForIt = parent && connectionOf(parent.owner)
       // A fiber may go on when the call is over that it was started for: then nobody waits.
       if (waitsForIt?.isOpen() && waitsForIt.has(parent!.call)) return call(waitsForIt)

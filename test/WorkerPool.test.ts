@@ -236,17 +236,19 @@ describe("a call inside a host function", () => {
       const nested = pool.use("main", (connection) => connection.call(request), { parent })
       stubs[0]!.waitsIn = 7
       yield* Effect.forkChild(nested)
+      // An asynchronous one too: what it makes Python call may be synchronous again.
+      yield* Effect.forkChild(pool.use("async", (connection) => connection.call(request), { parent }))
       yield* settle
       assert.deepStrictEqual(
         stubs.map(({ open }) => open),
-        [2, 0]
+        [3, 0]
       )
       stubs[0]!.waitsIn = undefined
       yield* Effect.forkChild(nested)
       yield* settle
       assert.deepStrictEqual(
         stubs.map(({ open }) => open),
-        [2, 1]
+        [3, 1]
       )
     })
   )

@@ -4,6 +4,7 @@ import { Context, Deferred, Effect, Fiber, Layer, Ref, Schema, Stream } from "ef
 import { Rpc, RpcGroup } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { HostFunctions, Synapse } from "effect-synapse"
+import { nativeSleep } from "../src/internal/nativeSleep.ts"
 import { live, nothingOpen, reasonOf, seenEventually, upTo } from "./fixtures/dialogue.ts"
 import * as modules from "./fixtures/modules.ts"
 
@@ -14,6 +15,7 @@ const Users = RpcGroup.make(
   Rpc.make("wait", { success: Schema.Void }),
   Rpc.make("die"),
   Rpc.make("back", { payload: { method: Schema.String, depth: Schema.Int }, success: Schema.Int }),
+  Rpc.make("backInTurns", { payload: { depth: Schema.Int }, success: Schema.Int }),
   Rpc.make("ids", { success: Schema.Int, stream: true }),
   Rpc.make("brokenIds", { success: Schema.Int, error: NoSuchUser, stream: true })
 )
@@ -50,7 +52,19 @@ const host = HostFunctions.make(
           )
         }),
       die: () => Effect.die(new RangeError("boom")),
-      // Host to Python to host to Python.
+      // Host to Python to host to Python; in turns, to async and to sync handlers.
+      backInTurns: ({ depth }) =>
+        depth === 0
+          ? Effect.succeed(0)
+          : Effect.andThen(
+              // The chains mix.
+              nativeSleep(10 * Math.random()),
+              Synapse.call(
+                Schema.Unknown,
+                { method: "backInTurns", payload: { depth: depth - 1 } },
+                { method: depth % 2 === 0 ? "ask_sync" : "ask" }
+              )
+            ).pipe(Effect.as(depth), Effect.orDie),
       back: ({ depth, method }) =>
         depth === 0
           ? Effect.succeed(0)
@@ -239,6 +253,16 @@ layer(Synapse.layer({ ...modules.dialogue, workers: 2, host }).pipe(Layer.provid
           }
         )
         assert.strictEqual(yield* Ref.get(done), 20)
+      })
+    )
+
+    it.effect("chains through async handlers do not either", () =>
+      Effect.gen(function* () {
+        const turns = Synapse.call(Schema.Int, { method: "backInTurns", payload: { depth: 3 } }, { method: "ask_sync" })
+        assert.deepStrictEqual(
+          yield* Effect.forEach(upTo(50), () => turns, { concurrency: "unbounded" }),
+          upTo(50).map(() => 3)
+        )
       })
     )
   }
