@@ -189,8 +189,16 @@ interface OpenCall {
 
 /** Bytes after which a batch is written rather than made longer. */
 const batchBytes = 256 * 1024
-/** Control frames that may wait to be written: a worker that asks for more and does not read is given up. */
-const maxControlFrames = 16_384
+/** What a worker is owed that asked. */
+const owedKinds: ReadonlySet<number> = new Set([
+  Envelope.Kind.Success,
+  Envelope.Kind.Fail,
+  Envelope.Kind.Die,
+  Envelope.Kind.Interrupted,
+  Envelope.Kind.Pong
+])
+/** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
+const maxOwedFrames = 16_384
 /** How long a worker that is replaced may take to answer what it can. */
 const retiringMillis = 250
 /** How long the reader may take to say why a write failed. */
@@ -272,8 +280,8 @@ export const make = Effect.fnUntraced(function* (
 
   const post: Post = (posted) => {
     if (endedWith !== undefined) return
-    // What a worker is owed is bounded by what it asks; the chunks of a stream are by their credits.
-    if (posted.kind !== Envelope.Kind.Chunk && ++owed > maxControlFrames) {
+    // A worker can ask for any number of answers. What else is sent to it this side bounds, and the chunks their credits.
+    if (owedKinds.has(posted.kind) && ++owed > maxOwedFrames) {
       return end(protocolError("it asks and does not read the answers"))
     }
     control.push(posted)
@@ -549,11 +557,14 @@ export const make = Effect.fnUntraced(function* (
     if (call.sent) {
       abandoned.set(call.id, call)
       sendControl(Envelope.Kind.Cancel, call.id)
-      if (call.request.replace === true || replaceable.has(call.request.method))
-        runInBackground(replaceAfterGrace(call))
+      if (mayBeReplaced(call.request)) runInBackground(replaceAfterGrace(call))
     } else if (call.synchronous) synchronousLoad--
     released()
   }
+
+  // Handlers are known by their names; the methods of an object have names of their own.
+  const mayBeReplaced = ({ method, replace, target }: Request): boolean =>
+    replace === true || (target === undefined && replaceable.has(method))
 
   const replaceAfterGrace = (call: OpenCall): Effect.Effect<void> =>
     Effect.andThen(

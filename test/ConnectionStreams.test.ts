@@ -195,6 +195,28 @@ describe("a held object", () => {
       assert.strictEqual(connection.stats().handles, 0)
     })
   )
+
+  it.live("is let go with all others, however many, while nothing can be written", () =>
+    Effect.gen(function* () {
+      const count = 17_000
+      const { connection, worker } = yield* setup({ maxOpenCalls: count })
+      const handles: Array<number> = []
+      const holding = { ...request, onHandle: (handle: number) => handles.push(handle) }
+      const calls = yield* Effect.forEach(Array.from({ length: count }), () =>
+        Effect.forkChild(connection.call(holding))
+      )
+      for (let handle = 1; handle <= count; handle++) {
+        worker.send(Kind.Success, (yield* worker.receiveKind(Kind.Request)).id, { handle, type: "a.B" })
+      }
+      yield* Fiber.awaitAll(calls)
+      const unblock = worker.blockWrites()
+      yield* Effect.forkChild(connection.call(request))
+      yield* worker.receiveKind(Kind.Request)
+      for (const handle of handles) connection.release(handle)
+      assert.isTrue(connection.isOpen())
+      unblock()
+    })
+  )
 })
 
 describe("a call that is given up and goes on", () => {
@@ -260,6 +282,17 @@ describe("a call that is given up and goes on", () => {
       worker.send(Kind.Interrupted, id)
       const { delivery, reason } = yield* Effect.flip(Fiber.join(beside))
       assert.deepStrictEqual([reason._tag, delivery], ["Unresponsive", "unknown"])
+    })
+  )
+
+  it.effect("in the method of an object keeps its worker, whatever handler has that name", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ cancelGraceMillis: 2000 }, replaceable)
+      const call = yield* Effect.forkChild(connection.call({ ...request, target: 3 }))
+      yield* worker.receive
+      yield* Fiber.interrupt(call)
+      yield* TestClock.adjust("1 hours")
+      assert.isTrue(connection.isOpen())
     })
   )
 })
