@@ -1,6 +1,7 @@
 /** The code of a literal and where it stands; what Python makes of it is in `callModel.test.ts`. */
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { codeOf, rememberPlace } from "../src/internal/evaluate.ts"
 
@@ -30,6 +31,19 @@ describe("the code of a literal", () => {
       second_literal()
     `
     assert.deepStrictEqual([file, line], [here, lineOf("})`")])
+  })
+
+  it("knows it wherever the file is", () => {
+    for (const filename of ["/app/(group)/page.js", "file:///app/(group)/page.js", "/a dir/page.js"]) {
+      for (const source of [
+        "code`1`",
+        "(function named() { return code`1` })()",
+        "new (class { at = code`1` })().at"
+      ]) {
+        const { file, line } = runInNewContext(`\n${source}`, { code }, { filename })
+        assert.deepStrictEqual([file, line], [filename.replace("file://", ""), 2])
+      }
+    }
   })
 
   it("binds the values in it to names, and never splices them", () => {

@@ -84,7 +84,8 @@ const calledAt = (caller: Function): Place => {
   Error.stackTraceLimit = 1
   Error.captureStackTrace(holder, caller)
   Error.stackTraceLimit = limit
-  const place = /(?:\(|at )([^()\n]+):(\d+):\d+\)?$/.exec(holder.stack ?? "")
+  // `at name (file:1:2)` or `at file:1:2`; the file's path may have parentheses of its own.
+  const place = /^\s*at (?:async )?(?:.*? \()?(.+):(\d+):\d+\)?$/m.exec(holder.stack ?? "")
   if (place === null) return { file: null, line: 1 }
   const [, file, line] = place
   return { file: file!.startsWith("file:") ? fileURLToPath(file!) : file!, line: Number(line) }
