@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from wire import CANCEL, CREDIT, DIE, FAIL, INTERRUPTED, REQUEST, SUCCESS, Got, Worker
+from wire import CANCEL, CREDIT, DIE, FAIL, INTERRUPTED, SUCCESS, Got, Worker
 
 Start = Callable[..., Worker]
 
