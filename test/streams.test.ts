@@ -311,6 +311,28 @@ for (const concurrency of [1, 3]) {
         )
       }
 
+      it.effect("may call the module that reads it", () =>
+        Effect.gen(function* () {
+          const echoed = (n: number) => Synapse.call(Schema.Int, n, { method: "echo" })
+          const numbers = Stream.mapEffect(Stream.range(1, 100), echoed)
+          assert.strictEqual(yield* Synapse.call(Schema.Int, { numbers }, { method: "total" }), 5050)
+          yield* nothingOpen
+        })
+      )
+
+      it.effect("may be a stream of a stream of the module that reads it", () =>
+        Effect.gen(function* () {
+          const doubled = Synapse.stream(Schema.Int, { numbers: count(500) }, { method: "doubled" })
+          const again = Synapse.stream(Schema.Int, { numbers: doubled }, { method: "doubled" })
+          const items = yield* Stream.runCollect(again)
+          assert.deepStrictEqual(
+            items,
+            upTo(500).map((n) => n * 4)
+          )
+          yield* nothingOpen
+        })
+      )
+
       it.effect("runs with the services of the caller", () =>
         Effect.gen(function* () {
           const tenfold = Stream.fromEffect(Effect.map(Effect.service(Tenfold), (f) => f(4)))

@@ -461,6 +461,71 @@ def test_a_nested_call_that_came_before_the_wait_is_run_in_it(start: Start, tmp_
     assert worker.receive().payload == "f"
 
 
+def test_a_nested_call_that_comes_with_an_answer_is_run_in_the_next_wait(start: Start) -> None:
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        def main():
+            return [synapse.host.call_sync(name) for name in "fgh"]
+
+        @synapse.handler
+        def nested():
+            return "nested"
+        """
+    )
+    id = worker.request("main")
+    asked = worker.asked("f")
+    for n, name in enumerate("gh", 100):
+        nested = frame(REQUEST, n, encode(None), encode({"method": "nested", "parent": id}))
+        worker.send(frame(SUCCESS, asked.id, encode(name)) + nested)
+        frames = {each.kind: each for each in (worker.receive(), worker.receive())}
+        assert (frames[SUCCESS].id, frames[SUCCESS].payload) == (n, "nested")
+        asked = frames[REQUEST]
+    worker.answer(asked.id, "end")
+    assert worker.receive().payload == ["g", "h", "end"]
+
+
+def test_a_nested_stream_goes_on_in_a_later_wait(start: Start, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    worker = start(
+        """
+        import os
+        import synapse
+
+        @synapse.handler
+        def main():
+            synapse.host.call_sync("f")
+            with open(os.environ["BEGUN"], "w"):
+                pass
+            with open(os.environ["LET_GO"]):
+                pass
+            return synapse.host.call_sync("g")
+
+        @synapse.handler
+        def nested():
+            yield from range(3)
+        """,
+        env=gate.env,
+    )
+    id = worker.request("main")
+    asked = worker.asked("f")
+    nested = worker.stream("nested", granted=1, parent=id)
+    assert worker.take(nested, 1) == [0]
+    worker.answer(asked.id)
+    gate.wait()
+    # It is queued, because nobody waits.
+    worker.credit(nested, 3)
+    worker.ping()
+    gate.open()
+    frames = [worker.receive() for _ in range(3)]
+    assert {each.kind for each in frames} == {REQUEST, CHUNK, SUCCESS}
+    assert next(each.payload for each in frames if each.kind == CHUNK) == [1, 2]
+    worker.answer(next(each.id for each in frames if each.kind == REQUEST), "g")
+    assert worker.receive().payload == "g"
+
+
 def test_a_nested_call_whose_caller_waits_no_more_is_queued(worker: Worker) -> None:
     id = worker.request("ask", {"name": "f"})
     asked = worker.asked("f")

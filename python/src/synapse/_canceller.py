@@ -89,7 +89,7 @@ class Canceller:
             worker.ignored += 1
             return
         if call.parent is not None:
-            worker.waits.started(call)
+            worker.waits.taken(call)
         with self._lock:
             if not call.answered:
                 worker.end(call, worker.answers.recalled(call.id))

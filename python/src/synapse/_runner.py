@@ -63,13 +63,16 @@ class Runner:
 
     def put_back(self, call: Call) -> None:
         """Let this thread turn to others before it goes on with a call."""
-        if self._worker.waits.put_back(call):
+        waits = self._worker.waits
+        if waits.put_back(call):
             return
-        if self.pool is not None:
-            self.pool.put_back(call)
-        else:
+        if self.pool is None:
             self._worker.read_arrived()
-            self.ready.append(call)
+        queue = self.ready.append if self.pool is None else self.pool.put_back
+        if call.parent is None:
+            queue(call)
+        else:
+            waits.route(call, queue)
 
     def take_back(self, call: Call) -> bool:
         """Take a call out of the queue, unless it has been started."""
@@ -107,6 +110,8 @@ class Runner:
 
     def run(self, call: Call) -> None:
         """Run a synchronous handler to its answer, which leaves with the next flush."""
+        if call.parent is not None:
+            self._worker.waits.taken(call)
         if call.stream is not None:
             self._steps.run(call)
             return
@@ -136,8 +141,6 @@ class Runner:
         if handler.cancel == "interrupt":
             call.guard = Guard()
         call.started = True
-        if call.parent is not None:
-            self._worker.waits.started(call)
         if call.cancelled:
             self._worker.canceller.refuse(call)
             return None

@@ -64,7 +64,7 @@ class Waits:
         self._local = threading.local()
         self.sleepers: deque[Seat] = deque()
         self._nesting = threading.Lock()
-        # Calls of host functions that no thread waited for when they came, until they start.
+        # Calls of host functions that are queued, because no thread waited for those functions.
         self._nested: set[Call] = set()
         # The main thread is about to read: it looks at who sleeps after it has taken this back.
         self.main_waits = False
@@ -142,13 +142,28 @@ class Waits:
             seat.depth -= 1
             if call is not None and call.seats is not None:
                 call.seats.remove(seat)
-            left: list[Call] = []
-            if seat.depth == 0 and seat.inbox:
-                left.extend(seat.inbox)
-                seat.inbox.clear()
+            left = self._empty(seat) if seat.depth == 0 else []
+            if left and threading.get_ident() == self._worker.runner.main_thread:
+                # Its handler goes on, and may wait again.
+                self._nested.update(left)
+                self._worker.runner.run_elsewhere(left)
+                left = []
         self.pass_on()
         if left:
             self._worker.runner.run_elsewhere(left)
+
+    def _empty(self, seat: Seat) -> list[Call]:
+        """Take the calls of a thread that waits no more; returns those for which none does."""
+        left: list[Call] = []
+        while seat.inbox:
+            call = seat.inbox.popleft()
+            other = _seat_of(call)
+            if other is None:
+                left.append(call)
+            else:
+                other.inbox.append(call)
+                other.wake()
+        return left
 
     def _run_next(self, seat: Seat) -> None:
         self.pass_on()
@@ -186,19 +201,19 @@ class Waits:
 
     # Calls of host functions
 
-    def route(self, call: Call) -> None:
+    def route(self, call: Call, queue: Callable[[Call], None]) -> None:
         """Give a call to the thread that waits for the function that made it; or queue it."""
         with self._nesting:
             seat = _seat_of(call)
             if seat is None:
-                if not call.started:
-                    self._nested.add(call)
-                self._worker.runner.queue(call)
+                self._nested.add(call)
+                queue(call)
                 return
             seat.inbox.append(call)
         seat.wake()
 
-    def started(self, call: Call) -> None:
+    def taken(self, call: Call) -> None:
+        """A call is in no queue any more."""
         self._nested.discard(call)
 
     def put_back(self, call: Call) -> bool:

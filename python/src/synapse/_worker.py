@@ -343,7 +343,7 @@ class Worker:
                 elif call.handler.is_async:
                     tasks.append(call)
                 elif call.parent is not None:
-                    self.waits.route(call)
+                    self.waits.route(call, self.runner.queue)
                 else:
                     ready.append(call)
             elif kind <= _frames.CHUNK:
@@ -411,7 +411,7 @@ class Worker:
             assert self.tasks is not None
             self.tasks.wake(call)
         elif call.parent is not None:
-            self.waits.route(call)
+            self.waits.route(call, self.runner.queue)
         else:
             self.runner.queue(call)
 
