@@ -13,8 +13,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
-import * as Queue from "effect/Queue"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
@@ -28,14 +26,24 @@ import {
   unresponsive,
   withDelivery
 } from "./internal/connectionEnd.ts"
+import {
+  decodeCredit,
+  decodeHello,
+  decodeLog,
+  encodeFailure,
+  framesOf,
+  handleOf,
+  metaOf
+} from "./internal/connectionFrames.ts"
 import type { InputStream } from "./internal/inputStreams.ts"
 import { Lane } from "./internal/lane.ts"
-import * as Msgpack from "./internal/msgpack.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
-import { Pipeline, slowMillis } from "./internal/pipeline.ts"
-import type { Outgoing, Post } from "./internal/requestEnd.ts"
+import * as Outbox from "./internal/outbox.ts"
+import { Pipeline } from "./internal/pipeline.ts"
+import type { Post } from "./internal/requestEnd.ts"
 import type { Serving } from "./internal/serving.ts"
-import { EncodeFailed, FrameTooLarge, StartFailed, SynapseError } from "./SynapseError.ts"
+import { Stall } from "./internal/stall.ts"
+import { StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
  * One call to make.
@@ -187,18 +195,6 @@ interface OpenCall {
   recalled: boolean
 }
 
-/** Bytes after which a batch is written rather than made longer. */
-const batchBytes = 256 * 1024
-/** What a worker is owed that asked. */
-const owedKinds: ReadonlySet<number> = new Set([
-  Envelope.Kind.Success,
-  Envelope.Kind.Fail,
-  Envelope.Kind.Die,
-  Envelope.Kind.Interrupted,
-  Envelope.Kind.Pong
-])
-/** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
-const maxOwedFrames = 16_384
 /** How long a worker that is replaced may take to answer what it can. */
 const retiringMillis = 250
 /** How long the reader may take to say why a write failed. */
@@ -226,13 +222,13 @@ export const make = Effect.fnUntraced(function* (
   const pipeline = new Pipeline(options.concurrency, options.maxOpenCalls)
   /** Open and abandoned calls of synchronous handlers. */
   let synchronousLoad = 0
-  const outgoing = yield* Queue.bounded<OpenCall | typeof wake>(options.maxOpenCalls)
-  // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
-  const overflow = new Set<OpenCall>()
-  let control: Array<Outgoing> = []
-  /** Those of them that count. */
-  let owed = 0
   const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
+  const outbox = yield* Outbox.make<OpenCall>({
+    capacity: options.maxOpenCalls,
+    frames,
+    encode: (call) => encode(call),
+    onFlood: () => end(protocolError("it asks and does not read the answers"))
+  })
   const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
   const handles = new Set<number>()
   const owner = {}
@@ -265,8 +261,8 @@ export const make = Effect.fnUntraced(function* (
   const end = (error: SynapseError): void => {
     if (endedWith !== undefined) return
     endedWith = closing ? closed : error
-    overflow.clear()
-    clearTimeout(watching)
+    outbox.stop()
+    stall.stop()
     for (const call of Array.from(calls.values())) {
       settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
     }
@@ -275,23 +271,14 @@ export const make = Effect.fnUntraced(function* (
     synchronousLoad = 0
     Deferred.doneUnsafe(greeting, Exit.fail(endedWith))
     Deferred.doneUnsafe(over, Exit.fail(endedWith))
-    Queue.shutdownUnsafe(outgoing)
   }
 
-  const post: Post = (posted) => {
-    if (endedWith !== undefined) return
-    // A worker can ask for any number of answers. What else is sent to it this side bounds, and the chunks their credits.
-    if (owedKinds.has(posted.kind) && ++owed > maxOwedFrames) {
-      return end(protocolError("it asks and does not read the answers"))
-    }
-    control.push(posted)
-    // A full queue has the writer's attention already.
-    Queue.offerUnsafe(outgoing, wake)
-  }
-  const sendControl = (kind: number, id: number, payload?: unknown): void => post({ kind, id, payload })
-  const serving = yield* options.serve(post, owner)
+  const sendControl = (kind: number, id: number, payload?: unknown): void => outbox.post({ kind, id, payload })
+  const serving = yield* options.serve(outbox.post, owner)
 
   const encode = (call: OpenCall): void => {
+    // A call given up before it was sent is not in the table any more.
+    if (!calls.has(call.id)) return
     const { request } = call
     try {
       const meta = metaOf(request, call.lane !== undefined)
@@ -301,43 +288,11 @@ export const make = Effect.fnUntraced(function* (
       frames.request(call.id, meta, request.payload)
       call.sent = true
       request.onSent?.()
-      if (call.synchronous && synchronousLoad > options.concurrency) watch(slowMillis)
+      if (call.synchronous && hasWaiting()) stall.watch()
     } catch (error) {
       settle(call, Exit.fail(encodeFailure(error, request.method)))
     }
   }
-  const encodePosted = ({ id, kind, meta, onError, payload, payloadBytes }: Outgoing): void => {
-    try {
-      if (payloadBytes !== undefined) frames.encoded(kind, id, payloadBytes)
-      else frames.frame(kind, id, payload, meta)
-    } catch (error) {
-      if (onError === undefined) throw error
-      onError(error)
-    }
-  }
-
-  const writer = yield* socket.writer
-  const write = Effect.gen(function* () {
-    while (true) {
-      const batch: Array<OpenCall | typeof wake> = yield* Queue.takeAll(outgoing)
-      for (const call of overflow) batch.push(call)
-      overflow.clear()
-      const posted = control
-      control = []
-      owed = 0
-      // First the control frames: a welcome goes before any request, and a cancel is for a request sent before.
-      for (const each of posted) {
-        encodePosted(each)
-        if (frames.size >= batchBytes) yield* writer.write(frames.take())
-      }
-      for (const call of batch) {
-        // A call given up before it was sent is not in the table any more.
-        if (call !== wake && calls.has(call.id)) encode(call)
-        if (frames.size >= batchBytes) yield* writer.write(frames.take())
-      }
-      if (frames.size > 0) yield* writer.write(frames.take())
-    }
-  })
 
   const dispatch = (frame: Envelope.Frame): void => {
     if (!greeted) return greet(frame)
@@ -374,23 +329,15 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  let lastAnswer = 0
   const answered = (call: OpenCall): void => {
-    lastAnswer = performance.now()
-    pipeline.answered(lastAnswer - call.since)
+    stall.answered()
+    pipeline.answered(performance.now() - call.since)
   }
 
   // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
   // has not begun. Only those that did not start come back.
-  let watching: NodeJS.Timeout | undefined
-  const watch = (millis: number): void => {
-    watching ??= setTimeout(recall, millis).unref()
-  }
-  const recall = (): void => {
-    watching = undefined
-    if (synchronousLoad <= options.concurrency) return
-    const quietMillis = performance.now() - lastAnswer
-    if (quietMillis < slowMillis) return watch(slowMillis - quietMillis)
+  const hasWaiting = (): boolean => synchronousLoad > options.concurrency
+  const stall = new Stall(hasWaiting, () => {
     pipeline.stalled()
     for (const call of calls.values()) {
       // A nested call has its place in this worker and in no other.
@@ -398,7 +345,7 @@ export const make = Effect.fnUntraced(function* (
       call.recalled = true
       sendControl(Envelope.Kind.Recall, call.id)
     }
-  }
+  })
 
   const deliver = (frame: Envelope.Frame): void => {
     const call = calls.get(frame.id)
@@ -499,7 +446,7 @@ export const make = Effect.fnUntraced(function* (
   )
   // A failed write says less than the end of the reader that follows it; where none does, it has to do.
   yield* Effect.forkScoped(
-    Effect.exit(write).pipe(
+    Effect.exit(outbox.write(yield* socket.writer)).pipe(
       Effect.flatMap((exit) =>
         Effect.andThen(
           nativeSleep(writeFailedMillis),
@@ -546,13 +493,13 @@ export const make = Effect.fnUntraced(function* (
     calls.set(call.id, call)
     if (call.synchronous) synchronousLoad++
     if (calls.size === 1) options.onBusy(true)
-    if (!Queue.offerUnsafe(outgoing, call)) overflow.add(call)
+    outbox.request(call)
     return call
   }
 
   const abandon = (call: OpenCall): void => {
     if (!calls.delete(call.id)) return
-    overflow.delete(call)
+    outbox.withdraw(call)
     if (call.request.inputs !== undefined) serving.callEnded(call.id)
     if (call.sent) {
       abandoned.set(call.id, call)
@@ -638,70 +585,3 @@ export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =
     Envelope.evaluateMethod,
     ...hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name)
   ])
-
-const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta => {
-  const { ceiling, get, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
-  // Most calls say no more than this.
-  if (!stream && !(ceiling ?? onHandle ?? onProgress ?? parent ?? target ?? timeLeft ?? trace ?? get)) return { method }
-  return {
-    method,
-    deadline: timeLeft?.(),
-    trace,
-    stream: stream ? Envelope.streamItems : undefined,
-    progress: onProgress && true,
-    ceiling: ceiling?.(),
-    parent,
-    hold: onHandle && true,
-    target,
-    get: get === true ? true : undefined
-  }
-}
-
-/** The frames of a chunk; those before a fault in it count. */
-function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {
-  try {
-    yield* parser.push(chunk)
-  } catch (error) {
-    if (error instanceof Envelope.FramingError) yield* error.frames
-    throw error
-  }
-}
-
-/** Wakes the writer for control frames. */
-const wake = Symbol("wake")
-
-const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Envelope.Frame) => A) => {
-  const decode = Schema.decodeUnknownSync(schema)
-  return (frame) => {
-    try {
-      return decode(Envelope.decodePayload(frame.payload))
-    } catch (error) {
-      throw new Error(`${name} does not decode: ${messageOf(error)}`)
-    }
-  }
-}
-const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
-
-/** The handle that an answer gives; nothing where it gives none. */
-const handleOf = (frame: Envelope.Frame): number | undefined => {
-  try {
-    return decodeHeld(Envelope.decodePayload(frame.payload)).handle
-  } catch {
-    return undefined
-  }
-}
-const decodeHeld = Schema.decodeUnknownSync(Envelope.Held)
-
-const decodeHello = decodeControl(Envelope.Hello, "Hello")
-const decodeLog = decodeControl(Envelope.Log, "Log")
-
-const encodeFailure = (error: unknown, method: string): SynapseError => {
-  if (error instanceof Envelope.FrameTooLarge) {
-    const { limit, size } = error
-    return new SynapseError({ reason: new FrameTooLarge({ side: "typescript", method, size, limit }) })
-  }
-  const [path, issue] = error instanceof Msgpack.CodecError ? [error.path, error.issue] : ["$", messageOf(error)]
-  return new SynapseError({
-    reason: new EncodeFailed({ side: "typescript", method, path, issue, delivery: "notSent" })
-  })
-}

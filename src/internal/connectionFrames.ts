@@ -1,0 +1,71 @@
+/** What the frames of a connection hold, on their way out and in. */
+import * as Schema from "effect/Schema"
+import type { Request } from "../Connection.ts"
+import * as Envelope from "../Envelope.ts"
+import { EncodeFailed, FrameTooLarge, SynapseError } from "../SynapseError.ts"
+import { messageOf } from "./connectionEnd.ts"
+import * as Msgpack from "./msgpack.ts"
+
+export const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta => {
+  const { ceiling, get, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
+  // Most calls say no more than this.
+  if (!stream && !(ceiling ?? onHandle ?? onProgress ?? parent ?? target ?? timeLeft ?? trace ?? get)) return { method }
+  return {
+    method,
+    deadline: timeLeft?.(),
+    trace,
+    stream: stream ? Envelope.streamItems : undefined,
+    progress: onProgress && true,
+    ceiling: ceiling?.(),
+    parent,
+    hold: onHandle && true,
+    target,
+    get: get === true ? true : undefined
+  }
+}
+
+/** The frames of a chunk; those before a fault in it count. */
+export function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {
+  try {
+    yield* parser.push(chunk)
+  } catch (error) {
+    if (error instanceof Envelope.FramingError) yield* error.frames
+    throw error
+  }
+}
+
+const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Envelope.Frame) => A) => {
+  const decode = Schema.decodeUnknownSync(schema)
+  return (frame) => {
+    try {
+      return decode(Envelope.decodePayload(frame.payload))
+    } catch (error) {
+      throw new Error(`${name} does not decode: ${messageOf(error)}`)
+    }
+  }
+}
+export const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
+
+/** The handle that an answer gives; nothing where it gives none. */
+export const handleOf = (frame: Envelope.Frame): number | undefined => {
+  try {
+    return decodeHeld(Envelope.decodePayload(frame.payload)).handle
+  } catch {
+    return undefined
+  }
+}
+const decodeHeld = Schema.decodeUnknownSync(Envelope.Held)
+
+export const decodeHello = decodeControl(Envelope.Hello, "Hello")
+export const decodeLog = decodeControl(Envelope.Log, "Log")
+
+export const encodeFailure = (error: unknown, method: string): SynapseError => {
+  if (error instanceof Envelope.FrameTooLarge) {
+    const { limit, size } = error
+    return new SynapseError({ reason: new FrameTooLarge({ side: "typescript", method, size, limit }) })
+  }
+  const [path, issue] = error instanceof Msgpack.CodecError ? [error.path, error.issue] : ["$", messageOf(error)]
+  return new SynapseError({
+    reason: new EncodeFailed({ side: "typescript", method, path, issue, delivery: "notSent" })
+  })
+}
