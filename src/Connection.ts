@@ -410,7 +410,7 @@ export const make = Effect.fnUntraced(function* (
         new SynapseError({
           reason: new StartFailed({
             kind: "import",
-            detail: "The Python module does not import",
+            detail: "The Python module failed to start",
             exception: hello.failure
           })
         })

@@ -225,7 +225,7 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
   kind: Schema.Literals(["options", "import", "exit", "timeout", "protocol", "spawn"]),
   detail: Schema.String,
-  /** What the module raised while it was imported. */
+  /** What the module raised while it was imported, or one of its `on_start` functions. */
   exception: Schema.optionalKey(ExceptionInfo),
   exitCode: Schema.optionalKey(Schema.NullOr(Schema.Int)),
   signal: Schema.optionalKey(Schema.NullOr(Schema.String)),
@@ -264,7 +264,8 @@ export class PythonException extends Schema.TaggedError<PythonException>(`${id}/
     const last = this.exception.frames.at(-1)
     return (
       `\`${this.method}\` raised ${Traceback.summarize(this.exception)}` +
-      (last === undefined ? "" : ` (${last.file}:${last.line})`)
+      (last === undefined ? "" : ` (${last.file}:${last.line})`) +
+      (this.exception.notes ?? []).map((note) => `\n${note}`).join("")
     )
   }
   /** The qualified name of the exception's class. */
@@ -304,7 +305,7 @@ export class HandlerFailed extends Schema.TaggedError<HandlerFailed>(`${id}/Hand
     return textOf(this.error, "_tag") || "Error"
   }
   override get message(): string {
-    const text = textOf(this.error, "message")
+    const text = typeof this.error === "string" ? this.error : textOf(this.error, "message")
     return `\`${this.method}\` failed with ${this.errorTag}${text === "" ? "" : `: ${text}`}`
   }
   get isRetryable(): boolean {
@@ -330,7 +331,9 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/Me
     const names = this.nearest.map((name) => `\`${name}\``).join(", ")
     return (
       `The module has no handler \`${this.method}\`.` +
-      (names === "" ? " It declares none: decorate a function with @synapse.handler." : ` It has ${names}.`)
+      (names === ""
+        ? " It declares none: decorate a function with @synapse.handler."
+        : ` It has ${names}${this.nearest.length < 5 ? "." : ", ..."}`)
     )
   }
   get isRetryable(): boolean {

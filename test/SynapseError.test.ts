@@ -118,3 +118,26 @@ describe("what a worker sends", () => {
     assert.deepStrictEqual([reason.errorTag, reason.message], ["Error", "`main` failed with Error"])
   })
 })
+
+describe("messages", () => {
+  it("say what a failure without a tag is", () => {
+    assert.strictEqual(
+      new Errors.HandlerFailed({ method: "main", error: "no power" }).message,
+      "`main` failed with Error: no power"
+    )
+  })
+
+  it("say when there are more names", () => {
+    assert.include(new Errors.MethodNotFound({ method: "x", nearest: ["a", "b"] }).message, "It has `a`, `b`.")
+    const nearest = ["a", "b", "c", "d", "e"]
+    assert.include(new Errors.MethodNotFound({ method: "x", nearest }).message, "`e`, ...")
+  })
+
+  it("have the notes of an exception", () => {
+    const raised = { type: "ValueError", module: "builtins", message: "no", frames: [], notes: ["try yes"] }
+    assert.strictEqual(
+      new Errors.PythonException({ method: "main", exception: raised }).message,
+      "`main` raised ValueError: no\ntry yes"
+    )
+  })
+})

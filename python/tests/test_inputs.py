@@ -228,6 +228,16 @@ def test_an_item_that_does_not_fit_fails_the_call(worker: Worker) -> None:
     assert kinds[DIE].payload == {"path": "$.rows[1].id", "issue": "Expected `int`, got `str`"}
 
 
+def test_the_place_of_an_item_begins_with_its_parameter(worker: Worker) -> None:
+    worker.request("first", {"rows": source(1)})
+    asked = worker.asked()
+    worker.chunk(asked.id, "x")
+    got = worker.receive()
+    while got.kind in (CREDIT, CANCEL):
+        got = worker.receive()
+    assert got.payload == {"path": "$.rows[0]", "issue": "Expected `int`, got `str`"}
+
+
 def test_a_stream_where_none_is_expected_is_refused(worker: Worker) -> None:
     got = worker.call("wrong", {"rows": source(1)})
     assert got.meta == {"reason": "DecodeFailed", "delivery": "rejected"}

@@ -238,7 +238,8 @@ def test_warnings_are_records(start: Start) -> None:
     """)
     (record,) = logs_of(worker, "main")
     assert (record["level"], record["logger"]) == (30, "py.warnings")
-    assert "UserWarning: careful" in record["message"]
+    assert record["message"].startswith("UserWarning: careful")
+    assert (record["file"].endswith("main.py"), record["line"]) == (True, 7)
 
 
 def test_logging_while_a_record_is_made_does_not_recurse(start: Start) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse import _arrays, _codec, _msgpack
+from synapse import _arrays, _codec, _msgpack, host
 from synapse._codec import DecodeIssue, encode_parts
 from synapse._encode import EncodeIssue, plain
 
@@ -247,6 +247,18 @@ def test_an_awaitable_is_refused_with_a_hint(codec: _codec.Codec) -> None:
     coroutine = handler()
     with pytest.raises(EncodeIssue, match="was an `await` forgotten"):
         codec.encode([coroutine])
+    coroutine.close()
+
+
+def test_a_function_is_refused_with_a_hint(codec: _codec.Codec) -> None:
+    with pytest.raises(EncodeIssue, match="was a call forgotten"):
+        codec.encode([codec.encode])
+
+
+def test_a_host_call_that_nobody_awaits_is_refused_with_a_hint(codec: _codec.Codec) -> None:
+    coroutine = host.call("f")
+    with pytest.raises(EncodeIssue, match=r"use `synapse\.host\.call_sync`"):
+        codec.encode(coroutine)
     coroutine.close()
 
 

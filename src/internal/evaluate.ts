@@ -108,7 +108,7 @@ export const makeEvaluate =
 const notAllowed = new SynapseError({
   reason: new Unsupported({
     method: Envelope.evaluateMethod,
-    detail: "this runtime runs no code: it does with the option `evaluate: true` of its layer",
+    detail: "running code is off: set `evaluate: true` in the options of the layer",
     delivery: "notSent"
   })
 })

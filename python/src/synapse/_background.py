@@ -84,6 +84,11 @@ def background(seconds: float) -> Callable[[F], F]:
 
 
 def _checked(seconds: Any) -> float:
+    if inspect.isroutine(seconds):
+        raise TypeError(
+            "@synapse.background(seconds=...): the interval is a number, and there is none: "
+            "write @synapse.background(seconds=60)"
+        )
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(
             f"@synapse.background(seconds=...): the interval is a number, not {seconds!r}"

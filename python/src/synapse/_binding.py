@@ -205,6 +205,8 @@ def _fast_bind(
     """
     import msgspec
 
+    from synapse._incoming import Stream, arrived
+
     fields: list[Any] = []
     for each in named:
         kind = hints.get(each.name, Any)
@@ -235,6 +237,11 @@ def _fast_bind(
             if not payload or payload == _NIL:
                 return arguments
             raise codec.issue(error) from None
+        if arrived:
+            # msgspec tells nobody where a value stands.
+            for name, value in zip(names, values, strict=True):
+                if type(value) is Stream:
+                    value.stands_at(key_path("$", name))
         if positional:
             return values, None
         pairs = zip(names, values, strict=True)

@@ -63,7 +63,13 @@ def reduce(value: Any) -> Any:
         return dict(value)
     if isinstance(value, (collections.deque, type({}.keys()), type({}.values()))):
         return list(value)
-    hint = ": was an `await` forgotten?" if inspect.isawaitable(value) else ""
+    hint = ""
+    if inspect.isawaitable(value):
+        is_call = getattr(value, "__qualname__", None) == "Host.call"
+        other = " In a function that is not async, use `synapse.host.call_sync`" if is_call else ""
+        hint = f": was an `await` forgotten?{other}"
+    elif inspect.isroutine(value):
+        hint = ": was a call forgotten?"
     raise Uncarried(f"cannot carry a `{kind.__qualname__}`{hint}")
 
 

@@ -56,6 +56,9 @@ class HostCallFailed(RuntimeError):
         message: What a person can read about it.
     """
 
+    # Tracebacks say what a module imports it as.
+    __module__ = "synapse"
+
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason

@@ -118,8 +118,8 @@ class Host:
         link = self._link
         if link is None or not link.is_open:
             raise RuntimeError(
-                "there is no host to call yet: it has welcomed the worker once the module is "
-                "imported and the functions of @synapse.on_start have returned"
+                "host functions can be called once the module is imported and the functions of "
+                "@synapse.on_start have returned: call them in handlers or @synapse.background"
             )
         if link.pid != os.getpid():
             raise RuntimeError("a forked process cannot call the host: that is for its parent")

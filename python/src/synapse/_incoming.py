@@ -75,6 +75,9 @@ class Stream(Generic[T]):
         self._convert = convert
         self._path = path
 
+    def stands_at(self, path: str) -> None:
+        self._path = path
+
     # Consuming
 
     def __iter__(self) -> Iterator[T]:

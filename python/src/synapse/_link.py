@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse._calls import Call
 from synapse._codec import Codec, DecodeIssue
@@ -275,7 +275,20 @@ def _failed(what: str, reason: Any, value: Any) -> HostCallFailed:
         return HostCallFailed("Exception", f"{what} raised {raised}")
     if reason == "MethodNotFound":
         near = ", ".join(f"`{name}`" for name in details.get("nearest") or ())
-        hint = f"; the nearest are {near}" if near else ""
-        return HostCallFailed(reason, f"{what}: the host has no such function{hint}")
+        hint = f"the host has no such function, it has {near}"
+        return HostCallFailed(
+            reason, f"{what}: {hint if near else 'the layer has no host functions: give it `host`'}"
+        )
+    if reason in _SAID and "issue" in details:
+        issue, path = details["issue"], details.get("path", "$")
+        return HostCallFailed(reason, f"{what}: {_SAID[reason]}: {issue} (at {path})")
+    if reason == "Unsupported" and "detail" in details:
+        return HostCallFailed(reason, f"{what}: {details['detail']}")
     said = ", ".join(f"{key} {item}" for key, item in details.items())
     return HostCallFailed(reason, f"{what}: {reason}{f' ({said})' if said else ''}")
+
+
+_SAID: Final = {
+    "DecodeFailed": "what it is given does not fit",
+    "EncodeFailed": "what it gives cannot be carried",
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from synapse._frames import DEFAULT_MAX_FRAME_SIZE, LENGTH_SIZE, LOG, make_frame
 _MAX_HELD: Final = 1000
 _MAX_BACKLOG: Final = 4096
 _MAX_MESSAGE: Final = 64 * 1024
+_WARNED: Final = re.compile(r"(.+?):(\d+): (.*)", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -273,12 +275,17 @@ class LogHandler(logging.Handler):
             message = f"{record.msg!s} ({type(error).__name__} while formatting)"
         if record.stack_info:
             message = f"{message}\n{record.stack_info}"
+        place = Place(record.pathname, record.lineno)
+        # The warnings module logs from within itself, and its text begins with the place.
+        warned = _WARNED.match(message) if record.name == "py.warnings" else None
+        if warned is not None:
+            place, message = Place(warned[1], int(warned[2])), warned[3].rstrip()
         raised = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         self._sender.send(
             record.levelno,
             _sendable(str(record.name)),
             message,
-            Place(record.pathname, record.lineno),
+            place,
             record.created,
             None if raised is None else describe(raised),
         )

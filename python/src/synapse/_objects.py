@@ -214,6 +214,8 @@ class Objects:
         method = held.methods.get((name, get))
         if method is None:
             kind = None if name.startswith("_") else _kind(held.value, name, get)
+            if kind is None and not get and not name.startswith("_") and _has(held.value, name):
+                return f"`{name}` is an attribute and not a method: read it with `get`"
             if kind is None:
                 return _nearest(held.value, name)
             method = _getter(self, held, name, self._codec) if get else None
@@ -335,6 +337,14 @@ def _kind(value: Any, name: str, get: bool) -> Any:
         return underlying(found)
     # A property or the like, whose value may be a function.
     return found_later if hasattr(type(found), "__get__") else None
+
+
+def _has(value: Any, name: str) -> bool:
+    try:
+        inspect.getattr_static(value, name)
+    except AttributeError:
+        return False
+    return True
 
 
 def found_later() -> None:
