@@ -303,8 +303,10 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
         if (call !== undefined) {
+          const refused = turnedAway(frame)
+          if (refused === "Recalled" && !call.recalled) throw new Error("a call came back that was not asked for")
           // What did not run tells nothing of how long calls run.
-          if (call.synchronous && turnedAway(frame) === undefined) answered(call)
+          if (call.synchronous && refused === undefined) answered(call)
           if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
         } else freed(frame)
@@ -336,7 +338,8 @@ export const make = Effect.fnUntraced(function* (
 
   // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
   // has not begun. Only those that did not start come back.
-  const hasWaiting = (): boolean => synchronousLoad > options.concurrency
+  // What else is open may occupy the same thread: a generator, or a method of an object.
+  const hasWaiting = (): boolean => synchronousLoad > 0 && calls.size + abandoned.size > options.concurrency
   const stall = new Stall(hasWaiting, () => {
     pipeline.stalled()
     for (const call of calls.values()) {

@@ -318,6 +318,31 @@ describe("calls that wait in a worker", () => {
     })
   )
 
+  it.live("behind a generator are asked back too", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup({ concurrency: 1 })
+      connection.stream({ method: "generate", payload: null })
+      yield* worker.receiveKind(Kind.Request)
+      const call = yield* Effect.forkChild(connection.call(request))
+      const { id } = yield* worker.receiveKind(Kind.Request)
+      assert.strictEqual((yield* worker.receiveKind(Kind.Recall)).id, id)
+      worker.send(Kind.Success, id, "done")
+      assert.strictEqual(payloadOf(yield* Fiber.join(call)), "done")
+    })
+  )
+
+  it.effect("do not come back unasked", () =>
+    Effect.gen(function* () {
+      const { connection, worker } = yield* setup()
+      yield* Effect.forkChild(connection.call(request))
+      const { id } = yield* worker.receive
+      worker.send(Kind.Die, id, null, { reason: "Recalled", delivery: "rejected" })
+      const { reason } = yield* Effect.flip(connection.ended)
+      assert.strictEqual(reason._tag, "ProtocolError")
+      assert.include(reason.message, "not asked for")
+    })
+  )
+
   it.live("are left alone while answers come, and where they have a place", () =>
     Effect.gen(function* () {
       const { connection, worker } = yield* setup({ concurrency: 2 })
