@@ -108,13 +108,14 @@ class OutStream:
 
     def _post_chunk(self) -> None:
         items, size = self._chunk, self._chunk_size
-        self._chunk, self._chunk_size = [], 0
         head = _array_head(len(items))
         header = HEADER.pack(FIXED_SIZE + len(head) + size, CHUNK, 0, 0, self._id)
         if size >= _CHUNK_BYTES:
             self._post((header + head, *items))
         else:
             self._post(b"".join((header, head, *items)))
+        # Posted first: whoever finds nothing to flush may post the end of the stream.
+        self._chunk, self._chunk_size = [], 0
 
     def flush(self) -> None:
         """Queue the items that have been put as one frame."""
