@@ -175,3 +175,40 @@ def test_a_report_from_a_thread_while_the_host_is_called(start: Start) -> None:
     assert asked.kind == REQUEST
     worker.answer(asked.id, "f")
     assert [worker.receive().payload, worker.receive().payload] == [2, "f"]
+
+
+def test_a_forked_process_reports_to_nobody(start: Start) -> None:
+    worker = start("""
+        import os
+        import synapse
+
+        @synapse.handler
+        def forks():
+            pid = os.fork()
+            if pid == 0:
+                synapse.context().progress(1)
+                os._exit(7)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """)
+    assert worker.value("forks", progress=True) == 7
+
+
+def test_what_has_reported_goes_with_its_end(start: Start) -> None:
+    worker = start("""
+        import gc
+        import synapse
+
+        gc.disable()
+
+        @synapse.handler
+        def report():
+            synapse.context().progress(1)
+
+        @synapse.handler
+        def count():
+            return sum(type(each).__name__ == "Call" for each in gc.get_objects())
+    """)
+    for _ in range(3):
+        worker.request("report", progress=True)
+        assert [worker.receive().payload, worker.receive().payload] == [1, None]
+    assert worker.value("count") == 1

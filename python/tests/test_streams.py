@@ -576,3 +576,73 @@ def test_values_of_every_codec_are_streamed(codec: object) -> None:
         assert got == values
         frames.clear()
         stream.credit(size)
+
+
+def test_nothing_overtakes_items_that_another_thread_sends() -> None:
+    from synapse._outgoing import OutStream
+
+    sent: list[object] = []
+    makers: list[threading.Thread] = []
+
+    def end() -> None:
+        # What the maker does at the end of its items.
+        stream.flush()
+        sent.append("end")
+
+    def post(chunk: object) -> None:
+        maker = threading.Thread(target=end)
+        makers.append(maker)
+        maker.start()
+        maker.join(0.05)
+        sent.append(chunk)
+
+    stream = OutStream(7, 10, 1 << 20, post)
+    stream.put(encode("item"))
+    stream.flush()
+    makers[0].join()
+    assert sent == [frame(CHUNK, 7, encode(["item"])), "end"]
+
+
+def test_what_made_a_stream_goes_with_its_end(start: Start) -> None:
+    worker = start(
+        """
+        import gc, weakref
+        import synapse
+
+        gc.disable()
+        alive = weakref.WeakSet()
+
+        class Items:
+            def __init__(self):
+                alive.add(self)
+                self.left = 3
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if self.left == 0:
+                    raise StopIteration
+                self.left -= 1
+                return self.left
+
+        @synapse.handler(stream=True)
+        def items():
+            return Items()
+
+        @synapse.handler(stream=True)
+        async def later():
+            return Items()
+
+        @synapse.handler
+        def count():
+            return len(alive)
+        """
+    )
+    for method in ("items", "later") * 3:
+        assert worker.items(worker.stream(method))[0] == [2, 1, 0]
+    id = worker.stream("items", granted=1)
+    assert worker.take(id, 1) == [2]
+    worker.cancel(id)
+    assert worker.receive()[:2] == (INTERRUPTED, id)
+    assert worker.value("count") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 class Progress:
     """What a call has to say of its progress, to a caller who listens."""
 
-    __slots__ = ("_call", "_ceiling", "_channel", "_codec", "_limit", "_lock", "_open", "_seconds")
+    __slots__ = (
+        "_call",
+        "_ceiling",
+        "_channel",
+        "_codec",
+        "_limit",
+        "_lock",
+        "_open",
+        "_pid",
+        "_seconds",
+    )
 
     def __init__(self, channel: Channel, codec: Codec, max_frame_size: int, call: Call) -> None:
         self._channel = channel
@@ -31,6 +42,7 @@ class Progress:
         self._ceiling = math.inf
         self._lock = threading.Lock()
         self._open = True
+        self._pid = os.getpid()
 
     def extend(self, seconds: float, ceiling: float) -> None:
         """Let each report give that time anew, until `ceiling` at most."""
@@ -40,7 +52,8 @@ class Progress:
     @shielded
     def report(self, value: Any) -> None:
         """Send a value; does nothing once the call has ended."""
-        if not self._open:
+        # A forked process has no channel.
+        if not self._open or os.getpid() != self._pid:
             return
         call = self._call
         try:
@@ -62,3 +75,4 @@ class Progress:
     def close(self) -> None:
         with self._lock:
             self._open = False
+        self._call.progress = None

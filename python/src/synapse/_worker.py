@@ -447,6 +447,8 @@ class Worker:
         call.answered = True
         # The task holds its context, and that the call.
         call.task = None
+        if call.stream is not None:
+            call.stream.source = call.stream.context = None
         if call.closers is not None:
             call.end()
         self._ending.add(call)
