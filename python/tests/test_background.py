@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 from test_lifecycle import PRELUDE, SYNC, concurrencies, events, hooks, kinds
-from wire import HELLO, PING, PONG, SHUTDOWN, Worker, encode, frame, write
+from wire import (
+    HELLO,
+    INTERRUPTED,
+    PING,
+    PONG,
+    REQUEST,
+    SHUTDOWN,
+    WELCOME,
+    Worker,
+    encode,
+    frame,
+    write,
+)
 
 import synapse
 from synapse import _background
@@ -298,3 +310,34 @@ def test_what_cannot_run_by_itself_is_refused() -> None:
         synapse.background(seconds=1)(generator)
     with pytest.raises(TypeError, match="decorates functions"):
         synapse.background(seconds=1)(5)  # type: ignore[type-var]
+
+
+def test_what_came_with_the_welcome_comes_first(launch: Start, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        import time
+        import synapse
+
+        @synapse.background(seconds=1000)
+        def ask():
+            synapse.host.call_sync("f")
+
+        # The call is on its way while these are begun.
+        for _ in range(300):
+            synapse.background(seconds=1000)(lambda: time.sleep(0.01))
+
+        @synapse.handler
+        def wait():
+            while not synapse.context().cancelled:
+                time.sleep(0.001)
+        """,
+    )
+    worker = launch()
+    assert worker.receive().kind == HELLO
+    settings = {"protocol": 1, "maxFrameSize": 1 << 24, "concurrency": 1, "maxOpenCalls": 1024}
+    request = frame(REQUEST, 1, b"", encode({"method": "wait"}))
+    worker.send(frame(WELCOME, 0, encode(settings)) + request)
+    worker.asked("f")
+    worker.cancel(1)
+    assert worker.receive()[:2] == (INTERRUPTED, 1)

@@ -122,6 +122,8 @@ class Worker:
     def serve(self) -> None:
         """Answer the host until it is done with this worker; does not return."""
         self.channel.on_host_gone = self.drain.on_host_gone
+        # Until what comes with the `Welcome` is dealt with: threads of the module may wait by then.
+        self.channel.reading.acquire()
         try:
             early = self._await_welcome()
             if self.tasks is not None and not self._has_synchronous():
@@ -215,8 +217,10 @@ class Worker:
         self._requests.evaluate = Evaluator(self.lifecycle.module).handler(self._codec)
 
     def _begin(self, early: list[Frame]) -> None:
-        """Deal with what came with the `Welcome`, before there is a follower that might read."""
-        self._submit(self._handle(early))
+        """Deal with what came with the `Welcome`, before another thread reads what comes next."""
+        calls = self._handle(early)
+        self.waits.let_go()
+        self._submit(calls)
         self.channel.flush()
         Follower(self._pace, self._follow, self._output.flush_c).start("synapse-follower")
 
