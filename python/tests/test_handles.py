@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -640,3 +641,29 @@ def test_what_cannot_close_is_refused() -> None:
         synapse.Handle([], 5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="is a generator"):
         synapse.Handle([], generator)
+
+
+def test_an_interruption_loses_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    from synapse import _codec
+    from synapse._cancel import Guard
+    from synapse._handlers import Handler
+    from synapse._objects import Holding, Objects
+
+    objects = Objects(_codec.choose(), lambda: pytest.fail(), lambda _error: None)
+    inner = Handler(lambda: synapse.Handle([]), "open")
+    inner.bind = lambda _payload: ((), None)
+    holding, guard, add = Holding(objects, inner), Guard(), objects.add
+
+    def add_and_interrupt(handle: synapse.Handle[Any]) -> Any:
+        held = add(handle)
+        canceller = threading.Thread(target=guard.interrupt)
+        canceller.start()
+        canceller.join()
+        return held
+
+    monkeypatch.setattr(objects, "add", add_and_interrupt)
+    with pytest.raises(synapse.Cancelled):
+        guard.call(holding.function)
+    assert objects.count == 1
+    holding.ended(frame(INTERRUPTED, 1))
+    assert objects.count == 0

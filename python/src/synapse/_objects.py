@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse._binding import binder
+from synapse._cancel import shielded
 from synapse._declared import Error
 from synapse._frames import SUCCESS, Outgoing
 from synapse._handle import Handle, NotHeld
@@ -111,6 +112,8 @@ class Holding(Remote):
     async def _run_async(self, *arguments: Any, **named: Any) -> Any:
         return self._hold(await self._inner.function(*arguments, **named))
 
+    # What is in the table, and not known to be, would stay there.
+    @shielded
     def _hold(self, value: Any) -> Any:
         if not isinstance(value, Handle):
             kind = type(value).__qualname__
