@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -942,3 +943,47 @@ def test_no_wake_up_is_lost(start: Start, concurrency: int, module: str, alone: 
                 begin()
     worker.ping()
     assert worker.shut_down() == 0
+
+
+def test_no_request_is_larger_than_the_host_takes(start: Start) -> None:
+    limit = 1024
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        def ask(name: str, size: int):
+            try:
+                return synapse.host.call_sync(name, b"x" * size)
+            except synapse.HostCallFailed as error:
+                return error.reason
+        """,
+        welcome={"maxFrameSize": limit},
+    )
+    sent = 0
+    for size in range(limit - 100, limit):
+        worker.request("ask", {"name": "f", "size": size}, deadline=60_000)
+        length, kind, _, _, id = struct.unpack("<IBBHI", worker._exactly(12))
+        worker._exactly(length - 8)
+        if kind == REQUEST:
+            assert length <= limit
+            sent = length
+            worker.answer(id)
+            assert worker.receive().kind == SUCCESS
+    assert sent == limit
+
+
+def test_a_name_that_no_request_holds_is_refused(start: Start) -> None:
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        def ask():
+            try:
+                synapse.host.call_sync("f" * 70_000)
+            except synapse.HostCallFailed as error:
+                return error.reason, synapse.stats()["host_calls"]
+        """
+    )
+    assert worker.value("ask") == ["FrameTooLarge", 0]

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 #: Items that a stream from the host may send before any is taken.
 WINDOW = 64
 _MAX_ID = 0xFFFFFFFF
+_MAX_META = 0xFFFF
+_MAX_SHOWN = 200
 # The clock of the host is another one.
 _EARLY_SECONDS = 0.02
 
@@ -122,7 +124,11 @@ class Link:
                 raise _timed_out(ask)
             if call.trace is not None:
                 ask.meta["trace"] = call.trace
-        size = FIXED_SIZE + len(ask.payload)
+        # As it is sent there is less time left, which takes no more bytes.
+        meta = len(self._meta(ask))
+        if meta > _MAX_META:
+            raise HostCallFailed("FrameTooLarge", f"{ask.what[:_MAX_SHOWN]}...: too long a name")
+        size = FIXED_SIZE + meta + len(ask.payload)
         limit = self.worker.answers.max_frame_size
         if size > limit:
             raise HostCallFailed("FrameTooLarge", f"{ask.what}: {size} bytes, above {limit}")
@@ -139,15 +145,21 @@ class Link:
         while id > _MAX_ID or id in self._asks:
             self._ids = itertools.count(1) if id > _MAX_ID else self._ids
             id = next(self._ids)
-        if ask.deadline is not None:
-            left = (ask.deadline - time.monotonic()) * 1000
-            ask.meta["deadline"] = max(1, math.ceil(left))
-        if ask.call is not None and not ask.call.answered:
-            ask.meta["call"] = ask.call.id
         ask.id = id
         self._asks[id] = ask
-        self.worker.channel.post(make_frame(REQUEST, id, ask.payload, self.codec.encode(ask.meta)))
+        self.worker.channel.post(make_frame(REQUEST, id, ask.payload, self._meta(ask)))
         ask.payload = b""
+
+    def _meta(self, ask: Ask) -> bytes:
+        meta = ask.meta
+        if ask.deadline is not None:
+            left = (ask.deadline - time.monotonic()) * 1000
+            meta["deadline"] = max(1, math.ceil(left))
+        if ask.call is not None and not ask.call.answered:
+            meta["call"] = ask.call.id
+        else:
+            meta.pop("call", None)
+        return self.codec.encode(meta)
 
     def abandon(self, ask: Ask) -> None:
         """Tell the host that nobody waits any more; what it still answers is ignored."""
