@@ -987,3 +987,28 @@ def test_a_name_that_no_request_holds_is_refused(start: Start) -> None:
         """
     )
     assert worker.value("ask") == ["FrameTooLarge", 0]
+
+
+def test_streams_that_are_left_do_not_wait_for_the_end_of_the_call(start: Start) -> None:
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        def firsts(n: int):
+            found = []
+            for _ in range(n):
+                for item in synapse.host.stream("items"):
+                    found.append(item)
+                    break
+            return found
+        """,
+        welcome={"maxOpenCalls": 4},
+    )
+    worker.request("firsts", {"n": 20})
+    for n in range(20):
+        asked = worker.asked("items")
+        worker.chunk(asked.id, n, "more")
+        assert worker.receive()[:2] == (CANCEL, asked.id)
+        worker.answer(asked.id, kind=INTERRUPTED)
+    assert worker.receive().payload == list(range(20))

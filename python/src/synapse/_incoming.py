@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -53,6 +55,8 @@ class Stream(Generic[T]):
         self._link: Link | None = None
         self._call: Call | None = None
         self._ask: Ask | None = None
+        # Does not hold the stream: one that nobody goes on with is given up before its call ends.
+        self._at_end: Callable[[], None] = functools.partial(_release, weakref.ref(self))
         self._convert: Convert | None = None
         self._path = "$"
         self._items: deque[Any] = deque()
@@ -69,7 +73,7 @@ class Stream(Generic[T]):
         self._link = link
         self._call = call
         if call is not None:
-            call.at_end(self._release)
+            call.at_end(self._at_end)
 
     def convert_items(self, convert: Convert, path: str) -> None:
         self._convert = convert
@@ -178,7 +182,7 @@ class Stream(Generic[T]):
     def _end(self) -> None:
         self._ended = True
         if self._call is not None:
-            self._call.forget(self._release)
+            self._call.forget(self._at_end)
 
     # Closing
 
@@ -188,13 +192,14 @@ class Stream(Generic[T]):
         if self._closed is None:
             self._stop(_BY_USER)
         if self._call is not None:
-            self._call.forget(self._release)
+            self._call.forget(self._at_end)
 
     async def aclose(self) -> None:
         """Do what `close` does."""
         self.close()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Take no more items: the call has ended."""
         if self._closed is None and not self._ended:
             self._stop(_BY_CALL)
 
@@ -231,7 +236,13 @@ class Stream(Generic[T]):
         # What nobody can consume any more need not be sent.
         with contextlib.suppress(Exception):
             if self._closed is None and not self._ended:
-                self._stop(_BY_USER)
+                self.close()
+
+
+def _release(held: weakref.ref[Stream[Any]]) -> None:
+    stream = held()
+    if stream is not None:
+        stream.release()
 
 
 def in_event_loop() -> bool:
