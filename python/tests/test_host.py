@@ -1012,3 +1012,37 @@ def test_streams_that_are_left_do_not_wait_for_the_end_of_the_call(start: Start)
         assert worker.receive()[:2] == (CANCEL, asked.id)
         worker.answer(asked.id, kind=INTERRUPTED)
     assert worker.receive().payload == list(range(20))
+
+
+def test_a_forked_process_lives_without_the_streams_of_its_parent(start: Start) -> None:
+    worker = start(
+        """
+        import os
+        import synapse
+
+        def in_child(stream):
+            next(stream)
+            try:
+                next(stream)
+            except RuntimeError as error:
+                assert "a forked process cannot read" in str(error)
+                stream.close()
+                return 7
+
+        @synapse.handler
+        def forks():
+            stream = synapse.host.stream("items")
+            first = next(stream)
+            pid = os.fork()
+            if pid == 0:
+                os._exit(in_child(stream) or 1)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return [first, status, *stream]
+        """
+    )
+    worker.request("forks")
+    asked = worker.asked("items")
+    worker.chunk(asked.id, 1, 2)
+    # What was taken there is not credited here.
+    worker.answer(asked.id)
+    assert worker.receive().payload == [1, 7, 2]

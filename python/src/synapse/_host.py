@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc as abc
 import inspect
-import os
 import typing
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -121,7 +120,7 @@ class Host:
                 "host functions can be called once the module is imported and the functions of "
                 "@synapse.on_start have returned: call them in handlers or @synapse.background"
             )
-        if link.pid != os.getpid():
+        if link.is_of_parent:
             raise RuntimeError("a forked process cannot call the host: that is for its parent")
         return link
 

@@ -126,6 +126,8 @@ class Stream(Generic[T]):
         link = self._link
         if link is None:
             raise RuntimeError(f"{self._what} belongs to no call: there is nothing to read from")
+        if link.is_of_parent:
+            raise RuntimeError(f"a forked process cannot read {self._what}: that is for its parent")
         ask = self._ask
         if ask is None:
             ask = Ask(self._what, self._meta, self._payload, self._call)

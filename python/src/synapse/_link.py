@@ -112,6 +112,11 @@ class Link:
         return self._max_open > 0
 
     @property
+    def is_of_parent(self) -> bool:
+        """Whether this is a forked process, which has no host."""
+        return self.pid != os.getpid()
+
+    @property
     def open_requests(self) -> int:
         return len(self._asks) + len(self._waiting)
 
@@ -163,6 +168,8 @@ class Link:
 
     def abandon(self, ask: Ask) -> None:
         """Tell the host that nobody waits any more; what it still answers is ignored."""
+        if self.is_of_parent:
+            return
         with self._lock:
             if ask.abandoned or ask.answer is not None:
                 return
@@ -182,7 +189,8 @@ class Link:
 
     def flush(self) -> None:
         """Let what was posted leave."""
-        self.worker.flush_soon()
+        if not self.is_of_parent:
+            self.worker.flush_soon()
 
     def wait(self, ask: Ask) -> None:
         """Wait for an answer or items, in a thread without an event loop."""
