@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from wire import CANCEL, CREDIT, DIE, FAIL, INTERRUPTED, SUCCESS, Got, Worker
+from wire import CANCEL, CREDIT, DIE, FAIL, INTERRUPTED, SUCCESS, Got, Worker, frame
 
 Start = Callable[..., Worker]
 
@@ -327,3 +327,79 @@ def test_a_stream_cannot_be_returned(start: Start) -> None:
     got = worker.call("main", {"rows": source(1)})
     assert got.meta == {"reason": "EncodeFailed"}
     assert got.payload == {"path": "$.rows", "issue": "cannot carry a `Stream`"}
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_threads_share_a_stream(start: Start, concurrency: int) -> None:
+    worker = start(
+        """
+        import threading
+        from collections.abc import Iterator
+        import synapse
+
+        @synapse.handler
+        def main(rows: Iterator[int]):
+            found = []
+            threads = [threading.Thread(target=lambda: found.extend(rows)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return sorted(found)
+        """,
+        welcome={"concurrency": concurrency},
+    )
+    for _ in range(5):
+        worker.request("main", {"rows": source(1)})
+        feed(worker, *([n] for n in range(60)))
+        assert end_of(worker).payload == list(range(60))
+
+
+def test_tasks_share_a_stream(start: Start) -> None:
+    worker = start("""
+        import asyncio
+        from collections.abc import AsyncIterator
+        import synapse
+
+        @synapse.handler
+        async def main(rows: AsyncIterator[int]):
+            async def read():
+                return [row async for row in rows]
+            return sorted(sum(await asyncio.gather(*(read() for _ in range(4))), []))
+    """)
+    worker.request("main", {"rows": source(1)})
+    feed(worker, *([n] for n in range(60)))
+    assert end_of(worker).payload == list(range(60))
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_stream_that_another_thread_closes_ends(start: Start, concurrency: int) -> None:
+    worker = start(
+        """
+        import threading
+        import synapse
+
+        @synapse.handler
+        def main(**streams: synapse.Stream[int]):
+            found = []
+            threads = [
+                threading.Thread(target=found.extend, args=(each,)) for each in streams.values()
+            ]
+            for thread in threads:
+                thread.start()
+            synapse.host.call_sync("read")
+            for each in streams.values():
+                each.close()
+            for thread in threads:
+                thread.join()
+            return found
+        """,
+        welcome={"concurrency": concurrency},
+    )
+    id = worker.request("main", {name: source(n) for n, name in enumerate("abcd", 1)})
+    asked = [worker.asked() for _ in range(5)]
+    worker.ping()
+    worker.answer(next(each.id for each in asked if "method" in each.meta))
+    cancelled = [worker.receive() for _ in range(4)]
+    worker.send(b"".join(frame(INTERRUPTED, each.id) for each in cancelled))
+    assert end_of(worker).id == id

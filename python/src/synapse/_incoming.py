@@ -60,6 +60,7 @@ class Stream(Generic[T]):
         self._convert: Convert | None = None
         self._path = "$"
         self._items: deque[Any] = deque()
+        self._taking = threading.RLock()
         self._index = 0
         self._taken = 0
         self._ended = False
@@ -93,17 +94,19 @@ class Stream(Generic[T]):
             raise RuntimeError(
                 "a stream cannot be waited for inside of a running event loop: use `async for`"
             )
-        while not self._items:
-            ask = self._progress()
-            if ask is None:
-                raise StopIteration
-            if not self._items:
-                assert self._link is not None
-                self._link.wait(ask)
-        call = self._call
-        if call is not None and call.cancelled:
-            raise Cancelled
-        return self._take()
+        # One thread at a time takes an item, and waits for it.
+        with self._taking:
+            while not self._items:
+                ask = self._progress()
+                if ask is None:
+                    raise StopIteration
+                if not self._items:
+                    assert self._link is not None
+                    self._link.wait(ask)
+            call = self._call
+            if call is not None and call.cancelled:
+                raise Cancelled
+            return self._take()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self

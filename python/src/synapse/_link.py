@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse._calls import Call
 from synapse._codec import Codec, DecodeIssue
-from synapse._failures import HostCallFailed, to_host_error
+from synapse._failures import DeadlinePassed, HostCallFailed, to_host_error
 from synapse._frames import (
     CANCEL,
     CHUNK,
@@ -47,8 +47,8 @@ _EARLY_SECONDS = 0.02
 class Ask:
     """A request to the host.
 
-    Whoever reads writes `answer` and `chunks` and calls `waiter` then; whoever waits says so in
-    `waiter` before it looks.
+    Whoever reads writes `answer` and `chunks` and calls the `waiters` then; whoever waits is one of
+    them before it looks.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Ask:
         "id",
         "meta",
         "payload",
-        "waiter",
+        "waiters",
         "what",
     )
 
@@ -76,15 +76,14 @@ class Ask:
         self.abandoned = False
         self.answer: tuple[int, bytes, Buffer] | None = None
         self.chunks: deque[Buffer] = deque()
-        self.waiter: Callable[[], None] | None = None
+        self.waiters: set[Callable[[], None]] = set()
 
     @property
     def ready(self) -> bool:
-        return self.answer is not None or bool(self.chunks)
+        return self.answer is not None or self.abandoned or bool(self.chunks)
 
     def notify(self) -> None:
-        waiter = self.waiter
-        if waiter is not None:
+        for waiter in tuple(self.waiters):
             waiter()
 
 
@@ -174,12 +173,13 @@ class Link:
             if ask.abandoned or ask.answer is not None:
                 return
             ask.abandoned = True
-            ask.waiter = None
             ask.chunks.clear()
             if ask.id:
                 self.worker.channel.post(make_frame(CANCEL, ask.id))
             else:
                 self._waiting.remove(ask)
+        # It may be another one that waits.
+        ask.notify()
 
     def credit(self, ask: Ask, items: int) -> None:
         """Let the host send more items."""
@@ -265,9 +265,13 @@ async def wait_async(ask: Ask) -> None:
     thread = threading.get_ident()
     while not ask.ready:
         future = loop.create_future()
-        ask.waiter = functools.partial(_wake, loop, thread, future)
-        if not ask.ready:
-            await future
+        waiter = functools.partial(_wake, loop, thread, future)
+        ask.waiters.add(waiter)
+        try:
+            if not ask.ready:
+                await future
+        finally:
+            ask.waiters.discard(waiter)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, thread: int, future: asyncio.Future[None]) -> None:
@@ -285,7 +289,7 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 def _timed_out(ask: Ask) -> TimeoutError:
-    return TimeoutError(f"{ask.what}: the deadline of the call has passed")
+    return DeadlinePassed(f"{ask.what}: the deadline of the call has passed")
 
 
 def _failed(what: str, reason: Any, value: Any) -> HostCallFailed:

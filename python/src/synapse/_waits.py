@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Pending(Protocol):
     """What a thread waits for."""
 
-    waiter: Callable[[], None] | None
+    waiters: set[Callable[[], None]]
 
     @property
     def ready(self) -> bool: ...
@@ -104,7 +104,7 @@ class Waits:
             Cancelled: The call has been cancelled.
         """
         seat = self._seat()
-        pending.waiter = seat.wake
+        pending.waiters.add(seat.wake)
         self._sit(seat, call)
         try:
             while not pending.ready:
@@ -112,9 +112,12 @@ class Waits:
                     raise Cancelled
                 if seat.inbox:
                     self._run_next(seat)
+                    # It may have waited for the same.
+                    pending.waiters.add(seat.wake)
                 else:
                     self._read_or_sleep(seat, pending, call)
         finally:
+            pending.waiters.discard(seat.wake)
             self._leave(seat, call)
 
     def _seat(self) -> Seat:
