@@ -103,16 +103,17 @@ export const makeAcquire = (calls: Calls) =>
         handle = held
       }
     })
-    const { type } = yield* answerOf(Envelope.Held, options?.method ?? "main", false)(frame)
+    const { type } = yield* answerOf(Envelope.Held, options?.method ?? "main", false, calls.type)(frame)
     const held: Calls = {
       callTimeout: calls.callTimeout,
       target: handle,
+      type,
       use: (method, call) => (released ? Effect.fail(isReleased(method)) : call(connection!))
     }
     const get: RemoteObject["get"] = (schema, attribute, options) =>
       Effect.flatMap(
         exchange(held, null, { ...options, method: attribute }, { get: true }),
-        answerOf(schema, attribute, false)
+        answerOf(schema, attribute, false, type)
       )
     return { type, get, call: makeCall(held), stream: makeStream(held), acquire: makeAcquire(held) as never }
   })

@@ -317,23 +317,26 @@ export class HandlerFailed extends Schema.TaggedError<HandlerFailed>(`${id}/Hand
 }
 
 /**
- * The module has no handler of that name.
+ * The module has no handler of that name, or an object no method or attribute.
  *
  * @category errors
  * @since 0.1.0
  */
 export class MethodNotFound extends Schema.TaggedError<MethodNotFound>(`${id}/MethodNotFound`)("MethodNotFound", {
   method: Schema.String,
-  /** The handlers whose names come closest. */
-  nearest: Schema.Array(Schema.String)
+  /** The names that come closest. */
+  nearest: Schema.Array(Schema.String),
+  /** The class of the object whose method or attribute it was to be, where it was not a handler. */
+  type: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     const names = this.nearest.map((name) => `\`${name}\``).join(", ")
+    const none = this.type === undefined ? " It declares none: decorate a function with @synapse.handler." : ""
     return (
-      `The module has no handler \`${this.method}\`.` +
-      (names === ""
-        ? " It declares none: decorate a function with @synapse.handler."
-        : ` It has ${names}${this.nearest.length < 5 ? "." : ", ..."}`)
+      (this.type === undefined
+        ? `The module has no handler \`${this.method}\`.`
+        : `\`${this.type}\` has no method or attribute \`${this.method}\`.`) +
+      (names === "" ? none : ` It has ${names}${this.nearest.length < 5 ? "." : ", ..."}`)
     )
   }
   get isRetryable(): boolean {
@@ -374,23 +377,24 @@ export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/Encode
 }
 
 /**
- * A value does not fit: the reply does not match the schema (`typescript`), or the arguments do not match the handler's
- * parameters (`python`, the handler was not entered).
+ * A value does not fit: the reply or progress does not match the schema (`typescript`), or the arguments do not match the
+ * handler's parameters (`python`). The handler was not entered then, unless it is an item of an input stream.
  *
  * @category errors
  * @since 0.1.0
  */
-export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/DecodeFailed`)("DecodeFailed", codecFields) {
+export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/DecodeFailed`)("DecodeFailed", {
+  ...codecFields,
+  /** What does not fit: the reply, or an item of the stream; what was reported as progress; the arguments. */
+  what: Schema.Literals(["reply", "progress", "arguments"]),
+  delivery: Delivery
+}) {
   override get message(): string {
-    return this.side === "typescript"
-      ? `The reply of \`${this.method}\` does not fit its schema: ${this.issue} (at ${this.path})`
-      : `The arguments of \`${this.method}\` do not fit its parameters: ${this.issue} (at ${this.path})`
+    const fits = this.what === "arguments" ? "do not fit its parameters" : "does not fit its schema"
+    return `The ${this.what} of \`${this.method}\` ${fits}: ${this.issue} (at ${this.path})`
   }
   get isRetryable(): boolean {
     return false
-  }
-  get delivery(): Delivery {
-    return this.side === "typescript" ? "unknown" : "rejected"
   }
 }
 

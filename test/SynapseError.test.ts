@@ -34,7 +34,14 @@ const reasons: ReadonlyArray<Errors.SynapseErrorReason> = [
     issue: "cannot carry a `Foo`",
     delivery: "unknown"
   }),
-  new Errors.DecodeFailed({ side: "typescript", method: "main", path: "$", issue: "Expected string" }),
+  new Errors.DecodeFailed({
+    side: "typescript",
+    what: "reply",
+    method: "main",
+    path: "$",
+    issue: "Expected string",
+    delivery: "unknown"
+  }),
   new Errors.CallTimeout({ method: "main", option: "timeout", durationMillis: 100, running: true }),
   new Errors.Unsupported({ method: "main", detail: "it is a generator: use Synapse.stream", delivery: "rejected" }),
   new Errors.WorkerExited({

@@ -89,6 +89,11 @@ def test_the_options_of_a_handler_are_checked(registry: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="`stream` is True or False, not 1"):
         synapse.handler(name="f", stream=1)(lambda: None)  # type: ignore[call-overload]
     synapse.handler(name="f", cancel="interrupt", stream=True)(lambda: [])
+
+    async def task() -> None: ...
+
+    with pytest.raises(ValueError, match="cancelled as a task"):
+        synapse.handler(cancel="interrupt")(task)
     assert (registry["f"].cancel, registry["f"].is_stream) == ("interrupt", True)
 
 

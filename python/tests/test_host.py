@@ -280,10 +280,42 @@ def test_the_deadline_of_the_call_is_a_timeout(worker: Worker) -> None:
         threading.Event().wait(0.05)
         worker.send(frame(INTERRUPTED, got.id))
         got = worker.receive()
-        assert got.payload["type"] == "TimeoutError"
+        # A `TimeoutError`, as the next test sees.
+        assert got.payload["type"] == "DeadlinePassed"
     else:
         # It was over before the call began.
-        assert got.kind == INTERRUPTED or got.payload["type"] == "TimeoutError"
+        assert got.kind == INTERRUPTED or got.payload["type"] == "DeadlinePassed"
+
+
+def test_a_deadline_that_passes_in_a_host_function_ends_the_call_as_one(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start(
+        """
+        import synapse
+
+        @synapse.handler
+        async def ask():
+            return await synapse.host.call("f")
+
+        @synapse.handler
+        def catch():
+            try:
+                synapse.host.call_sync("f")
+            except TimeoutError as error:
+                return str(error)
+        """
+    )
+    for method in ("ask", "catch"):
+        id = worker.request(method, {}, deadline=100)
+        asked = worker.asked("f")
+        threading.Event().wait(0.12)
+        worker.send(frame(INTERRUPTED, asked.id))
+        got = worker.receive()
+        if method == "ask":
+            assert (got.kind, got.id) == (INTERRUPTED, id)
+        else:
+            assert got.kind == SUCCESS and "deadline" in got.payload
 
 
 def test_a_cancelled_call_gives_up_what_it_asked_for(worker: Worker) -> None:

@@ -469,3 +469,24 @@ def test_a_method_is_known_by_where_it_stands_not_by_its_parameters(
     assert set(registry) == {"inner"}
     synapse.service(Model)
     assert set(registry) == {"inner", "one", "my.two", "my.three"}
+
+
+def test_parentheses_without_options_change_nothing(start: Start) -> None:
+    worker = start(
+        """
+        import synapse
+
+        steps = []
+
+        @synapse.service()
+        class Model:
+            @synapse.on_start()
+            def load(self) -> None:
+                steps.append("loaded")
+
+            @synapse.handler()
+            def seen(self) -> list:
+                return steps
+        """
+    )
+    assert worker.value("seen", {}) == ["loaded"]

@@ -23,11 +23,12 @@ import { CodecError } from "./msgpack.ts"
 const fail = (reason: SynapseErrorReason): Effect.Effect<never, SynapseError> =>
   Effect.fail(new SynapseError({ reason }))
 
-/** How the answers of a method are turned into values of a schema. */
+/** How the answers of a method are turned into values of a schema. `type` is the class of the object that has it. */
 export const answerOf = <A, RD>(
   schema: Schema.Decoder<A, RD>,
   method: string,
-  parseJson: boolean
+  parseJson: boolean,
+  type?: string | undefined
 ): ((frame: Envelope.Frame) => Effect.Effect<A, SynapseError, RD>) => {
   const decode = SchemaMsgpack.decode(schema)
   return (frame) => {
@@ -37,10 +38,10 @@ export const answerOf = <A, RD>(
       if (frame.kind === Envelope.Kind.Success) {
         return Effect.mapError(decode(parseJson ? parsed(payload) : payload), (error) => {
           const { issue, path } = SchemaMsgpack.describeIssue(error)
-          return new SynapseError({ reason: new DecodeFailed({ side: "typescript", method, path, issue }) })
+          return new SynapseError({ reason: new DecodeFailed({ ...fromReply, method, path, issue }) })
         })
       }
-      return fail(failureOf(frame, payload, method))
+      return fail(failureOf(frame, payload, method, type))
     } catch (error) {
       return fail(undecodable(error, method))
     }
@@ -62,9 +63,13 @@ export const turnedAway = (frame: Envelope.Frame): "Overloaded" | "Closed" | "Re
 }
 
 /** The error in a frame that ends a stream without being its end. */
-export const failureOfFrame = (frame: Envelope.Frame, method: string): Effect.Effect<never, SynapseError> => {
+export const failureOfFrame = (
+  frame: Envelope.Frame,
+  method: string,
+  type: string | undefined
+): Effect.Effect<never, SynapseError> => {
   try {
-    return fail(failureOf(frame, Envelope.decodePayload(frame.payload), method))
+    return fail(failureOf(frame, Envelope.decodePayload(frame.payload), method, type))
   } catch (error) {
     return fail(undecodable(error, method))
   }
@@ -80,10 +85,12 @@ export const parsed = (value: unknown): unknown => {
   }
 }
 
+const fromReply = { side: "typescript", what: "reply", delivery: "unknown" } as const
+
 /** Why an answer cannot be had from its bytes. */
 export const undecodable = (error: unknown, method: string): SynapseErrorReason =>
   error instanceof CodecError
-    ? new DecodeFailed({ side: "typescript", method, path: error.path, issue: error.issue })
+    ? new DecodeFailed({ ...fromReply, method, path: error.path, issue: error.issue })
     : new ProtocolError({
         detail: `the answer of \`${method}\` is malformed: ${error instanceof Error ? error.message : String(error)}`,
         delivery: "unknown"
@@ -97,7 +104,12 @@ const decodeCapacity = Schema.decodeUnknownSync(Schema.Struct({ capacity: Schema
 
 const decodeDetail = Schema.decodeUnknownSync(Schema.Struct({ detail: Schema.String }))
 
-const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): SynapseErrorReason => {
+const failureOf = (
+  frame: Envelope.Frame,
+  payload: unknown,
+  method: string,
+  type: string | undefined
+): SynapseErrorReason => {
   if (frame.kind === Envelope.Kind.Fail) return new HandlerFailed({ method, error: payload })
   // The worker stops what runs when it leaves.
   if (frame.kind === Envelope.Kind.Interrupted) return new Closed({ delivery: "unknown" })
@@ -106,9 +118,15 @@ const failureOf = (frame: Envelope.Frame, payload: unknown, method: string): Syn
     case undefined:
       return new PythonException({ method, exception: decodeException(payload) })
     case "MethodNotFound":
-      return new MethodNotFound({ method, ...decodeNearest(payload) })
+      return new MethodNotFound({ method, ...decodeNearest(payload), ...(type === undefined ? {} : { type }) })
     case "DecodeFailed":
-      return new DecodeFailed({ side: "python", method, ...decodeIssue(payload) })
+      return new DecodeFailed({
+        side: "python",
+        what: "arguments",
+        method,
+        ...decodeIssue(payload),
+        delivery: delivery === "rejected" ? "rejected" : "unknown"
+      })
     case "EncodeFailed":
       return new EncodeFailed({
         side: "python",

@@ -26,6 +26,8 @@ export interface Calls {
   readonly callTimeout: Duration.Input | undefined
   /** The object whose methods are called, on the one worker that has it. */
   readonly target?: number | undefined
+  /** The class of that object. */
+  readonly type?: string | undefined
 }
 
 /** What a call asks for beside its method. */
@@ -163,7 +165,7 @@ export const makeCall =
   (schema, input, options) =>
     Effect.flatMap(
       exchange(calls, input, options, {}),
-      answerOf(schema, options?.method ?? "main", options?.parseJson ?? false)
+      answerOf(schema, options?.method ?? "main", options?.parseJson ?? false, calls.type)
     ) as never
 
 // What never ran can run elsewhere; what may have run only if its caller says so. The restart budget bounds the first.

@@ -28,11 +28,11 @@ export const makeProgress = <P, RD, R>(
       Effect.suspend(() => decode(Envelope.decodePayload(payload))).pipe(
         Effect.mapError((error) => {
           const { issue, path } = SchemaMsgpack.describeIssue(error)
-          return decodeFailed(method, `progress ${path}`, issue)
+          return decodeFailed(method, path, issue)
         }),
         Effect.catchDefect((defect) =>
           defect instanceof CodecError
-            ? Effect.fail(decodeFailed(method, `progress ${defect.path}`, defect.issue))
+            ? Effect.fail(decodeFailed(method, defect.path, defect.issue))
             : Effect.die(defect)
         ),
         Effect.flatMap(onProgress),
@@ -42,7 +42,7 @@ export const makeProgress = <P, RD, R>(
 }
 
 const decodeFailed = (method: string, path: string, issue: string): SynapseError =>
-  new SynapseError({ reason: new DecodeFailed({ side: "typescript", method, path, issue }) })
+  new SynapseError({ reason: new DecodeFailed({ side: "typescript", what: "progress", method, path, issue, delivery: "unknown" }) })
 
 /**
  * Runs a call and its listener side by side. The result comes after the progress before it was listened to; interrupting

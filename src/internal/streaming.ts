@@ -61,7 +61,7 @@ const open = Effect.fnUntraced(function* <A, RD, I, R>(
       case Envelope.Kind.Interrupted:
         if (budget !== undefined) return Effect.fail(budget.expired(method))
     }
-    const failed = failureOfFrame(frame, method)
+    const failed = failureOfFrame(frame, method, calls.type)
     return listener === undefined ? failed : Effect.andThen(Effect.ignore(listener.finish), failed)
   }
   const pull: Pull.Pull<Items<A>, SynapseError, void, RD | R> = Effect.suspend(() => {
@@ -115,7 +115,7 @@ const itemsOf = <A, RD>(
         return {
           items,
           failure: new SynapseError({
-            reason: new DecodeFailed({ side: "typescript", method, path: place, issue })
+            reason: new DecodeFailed({ side: "typescript", what: "reply", method, path: place, issue, delivery: "unknown" })
           })
         }
       }

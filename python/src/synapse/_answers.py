@@ -11,7 +11,7 @@ from synapse._codec import Codec, DecodeIssue, encode_parts
 from synapse._declared import Error, to_fields
 from synapse._encode import EncodeIssue, why_not
 from synapse._errors import describe
-from synapse._failures import HostError
+from synapse._failures import DeadlinePassed, HostError
 from synapse._frames import (
     DIE,
     FAIL,
@@ -104,6 +104,8 @@ class Answers:
             # An exception may do anything in its methods, also when it is asked for its class.
             if isinstance(error, ItemIssue):
                 return self.die(id, "DecodeFailed", _details(error), rejected=False)
+            if isinstance(error, DeadlinePassed):
+                return self.interrupted(id)
             if isinstance(error, HostError) and error._payload is not None:
                 return self._framed(FAIL, id, error._payload)
             if not isinstance(error, Error):

@@ -47,6 +47,12 @@ class HostError(Error):
         self._payload: bytes | None = None
 
 
+class DeadlinePassed(TimeoutError):
+    """The deadline of the call has passed while a host function was running: its caller has given
+    up.
+    """
+
+
 class HostCallFailed(RuntimeError):
     """A host function did not answer, and not because of a failure that it declares.
 

@@ -106,7 +106,7 @@ def handler(
     Raises:
         TypeError: It is not a function, or its parameters cannot be filled: `*args`, or several
         positional-only ones. ValueError: The name is not a name, or belongs to another handler
-        already; or there is no such way to cancel.
+        already; or there is no such way to cancel it.
 
     Example:
         >>> import synapse
@@ -139,6 +139,11 @@ def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream
         new = Handler(bound, checked, declared, cancel, stream)
         new.place += of
         check_parameters(bound, checked)
+        if new.is_async and cancel == "interrupt":
+            raise ValueError(
+                f"handler `{checked}`: an asynchronous handler is cancelled as a task: "
+                '`cancel="interrupt"` is for synchronous ones'
+            )
         old = registry.get(checked)
         # A module that is loaded again registers the same functions from the same places.
         if old is not None and old.place != new.place:

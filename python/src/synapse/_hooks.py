@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from synapse._handlers import underlying, unwrapped
 from synapse._members import defer
@@ -27,7 +27,15 @@ starts: Final[list[Hook]] = []
 stops: Final[list[Hook]] = []
 
 
-def on_start(function: F, /) -> F:
+@overload
+def on_start(function: F, /) -> F: ...
+
+
+@overload
+def on_start() -> Callable[[F], F]: ...
+
+
+def on_start(function: Any = None, /) -> Any:
     """Call a function when the worker starts: before it is ready, after the module is loaded.
 
     Hooks run one after another, in the order of their registration: plain functions on the main
@@ -48,10 +56,20 @@ def on_start(function: F, /) -> F:
         ... def load() -> None:
         ...     model.append("loaded")
     """
+    if function is None:
+        return on_start
     return _register(function, "synapse.on_start", starts)
 
 
-def on_stop(function: F, /) -> F:
+@overload
+def on_stop(function: F, /) -> F: ...
+
+
+@overload
+def on_stop() -> Callable[[F], F]: ...
+
+
+def on_stop(function: Any = None, /) -> Any:
     """Call a function when the worker leaves in an orderly way.
 
     Hooks run one after another, the last registered first, after the calls have ended or their
@@ -73,6 +91,8 @@ def on_stop(function: F, /) -> F:
         ... def unload() -> None:
         ...     model.clear()
     """
+    if function is None:
+        return on_stop
     return _register(function, "synapse.on_stop", stops)
 
 

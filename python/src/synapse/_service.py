@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 from synapse import _hooks
 from synapse._members import Bindable, Member, members, members_of
@@ -31,7 +32,15 @@ class _Service:
             target.function = getattr(self.instance, name)
 
 
-def service(cls: C, /) -> C:
+@overload
+def service(cls: C, /) -> C: ...
+
+
+@overload
+def service() -> Callable[[C], C]: ...
+
+
+def service(cls: Any = None, /) -> Any:
     """Let the worker make an instance of a class, whose decorated methods TypeScript calls.
 
     The instance is made once per worker, without arguments, before the worker is ready: `__init__`
@@ -59,6 +68,8 @@ def service(cls: C, /) -> C:
         >>> Model().look_up("one")
         1
     """
+    if cls is None:
+        return service
     if not isinstance(cls, type):
         raise TypeError(f"synapse.service decorates classes, not {cls!r}")
     _check_constructor(cls)
