@@ -718,6 +718,10 @@ export class SynapseError extends Schema.TaggedError<SynapseError>(id)("SynapseE
   override get message(): string {
     return `${this.reason._tag}: ${this.reason.message}`
   }
+  /** The exception of Python, where there is one: its stack is Python's traceback. */
+  override get cause(): unknown {
+    return this.reason._tag === "PythonException" ? pythonError(this.reason) : undefined
+  }
   /** Whether the same call can succeed when it is tried again. */
   get isRetryable(): boolean {
     return this.reason.isRetryable
@@ -726,6 +730,14 @@ export class SynapseError extends Schema.TaggedError<SynapseError>(id)("SynapseE
   get delivery(): Delivery {
     return this.reason.delivery
   }
+}
+
+const pythonError = ({ exception, traceback }: PythonException): Error => {
+  const error = new Error(exception.message)
+  error.name = exception.type
+  // As stacks begin in JavaScript: who prints one may replace its first line.
+  error.stack = `${exception.type}: ${exception.message}\n${traceback}`
+  return error
 }
 
 /**

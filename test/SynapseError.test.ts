@@ -1,3 +1,4 @@
+import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as Errors from "../src/SynapseError.ts"
@@ -102,6 +103,14 @@ a note
   | ValueError: member
   +- 2 more -`
     )
+  })
+})
+
+describe("an error that is printed", () => {
+  it("shows Python's traceback as its cause", () => {
+    const reason = new Errors.PythonException({ method: "main", exception })
+    assert.include(inspect(new Errors.SynapseError({ reason })), Errors.renderTraceback(exception).split("\n")[1]!)
+    assert.isUndefined(new Errors.SynapseError({ reason: new Errors.Closed({ delivery: "notSent" }) }).cause)
   })
 })
 

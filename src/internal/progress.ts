@@ -42,7 +42,9 @@ export const makeProgress = <P, RD, R>(
 }
 
 const decodeFailed = (method: string, path: string, issue: string): SynapseError =>
-  new SynapseError({ reason: new DecodeFailed({ side: "typescript", what: "progress", method, path, issue, delivery: "unknown" }) })
+  new SynapseError({
+    reason: new DecodeFailed({ side: "typescript", what: "progress", method, path, issue, delivery: "unknown" })
+  })
 
 /**
  * Runs a call and its listener side by side. The result comes after the progress before it was listened to; interrupting

@@ -115,7 +115,14 @@ const itemsOf = <A, RD>(
         return {
           items,
           failure: new SynapseError({
-            reason: new DecodeFailed({ side: "typescript", what: "reply", method, path: place, issue, delivery: "unknown" })
+            reason: new DecodeFailed({
+              side: "typescript",
+              what: "reply",
+              method,
+              path: place,
+              issue,
+              delivery: "unknown"
+            })
           })
         }
       }
