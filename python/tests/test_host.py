@@ -433,6 +433,16 @@ def test_a_function_of_the_host_calls_back(worker: Worker) -> None:
     assert worker.receive().payload == "outer"
 
 
+def test_nested_calls_are_not_turned_away_where_there_are_many(start: Start) -> None:
+    worker = start(SYNC, welcome={"maxOpenCalls": 1})
+    id = worker.request("ask", {"name": "f"})
+    asked = worker.asked("f")
+    assert worker.value("add", {"a": 1, "b": 1}, parent=id) == 2
+    assert worker.call("add", {"a": 1, "b": 1}).meta["reason"] == "Overloaded"
+    worker.answer(asked.id, "done")
+    assert worker.receive().payload == "done"
+
+
 def test_a_stream_calls_back_for_each_item(worker: Worker) -> None:
     id = worker.stream("numbers", {"n": 100}, granted=3)
     items: list[int] = []

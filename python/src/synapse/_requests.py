@@ -86,7 +86,9 @@ class Requests:
         method = meta["method"]
         if draining:
             return answers.die(id, "Closed", None, rejected=True)
-        if len(self._calls) >= self.max_open_calls:
+        # What a call in here waits for has to run.
+        is_nested = meta.get("parent") in self._calls
+        if len(self._calls) >= self.max_open_calls and not is_nested:
             return answers.die(id, "Overloaded", {"capacity": self.max_open_calls}, rejected=True)
         handler = self._find(id, method, meta)
         if not isinstance(handler, Handler):
