@@ -124,7 +124,11 @@ describe("a module that is stopped", () => {
     Effect.gen(function* () {
       const logs: Array<LogRecord> = []
       yield* Effect.scoped(
-        Synapse.make({ ...modules.dialogue, disposeTimeout: "20 seconds", logs: (record) => Effect.sync(() => void logs.push(record)) })
+        Synapse.make({
+          ...modules.dialogue,
+          disposeTimeout: "20 seconds",
+          logs: (record) => Effect.sync(() => void logs.push(record))
+        })
       )
       yield* eventually(() => logs.some(({ message }) => message === "goodbye"))
     }).pipe(Effect.provide(NodeServices.layer))
