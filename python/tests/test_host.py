@@ -1088,3 +1088,36 @@ def test_a_forked_process_lives_without_the_streams_of_its_parent(start: Start) 
     # What was taken there is not credited here.
     worker.answer(asked.id)
     assert worker.receive().payload == [1, 7, 2]
+
+
+def test_a_destructor_that_asks_the_host_stops_nothing(start: Callable[..., Worker]) -> None:
+    worker = start(
+        """
+        import gc
+        import synapse
+
+        class Asking:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                try:
+                    synapse.host.call_sync("f")
+                except (RuntimeError, synapse.Cancelled):
+                    pass
+
+        @synapse.handler
+        def main(payload):
+            gc.set_threshold(5)
+            Asking()
+            return payload
+        """
+    )
+    ids = {worker.request("main", n) for n in range(30)}
+    while ids:
+        got = worker.receive()
+        if got.kind == REQUEST:
+            worker.send(frame(SUCCESS, got.id, encode(None)))
+        else:
+            assert got.kind == SUCCESS
+            ids.remove(got.id)

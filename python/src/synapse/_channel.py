@@ -76,6 +76,34 @@ class HostGone(Exception):
     """There is nothing more to read, and the worker is leaving already."""
 
 
+class Reading:
+    """A lock that knows its owner: what the garbage collector runs on the thread that reads must
+    not wait for what that thread is to read.
+    """
+
+    __slots__ = ("_lock", "_owner", "locked")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self.locked = self._lock.locked
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if not self._lock.acquire(blocking):
+            return False
+        self._owner = threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        self._owner = None
+        self._lock.release()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread reads."""
+        return self._owner == threading.get_ident()
+
+
 class Channel:
     """Frames over a socket that stays in blocking mode.
 
@@ -91,7 +119,7 @@ class Channel:
         self._reader = FrameReader()
         self._outgoing: deque[Outgoing] = deque()
         self._writing = threading.Lock()
-        self.reading = threading.Lock()
+        self.reading = Reading()
         self.on_host_gone: Callable[[], None] = leave_orphaned
 
     def fileno(self) -> int:

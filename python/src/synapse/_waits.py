@@ -102,7 +102,13 @@ class Waits:
 
         Raises:
             Cancelled: The call has been cancelled.
+            RuntimeError: This thread reads, and a destructor that it happens to run waits.
         """
+        if self._reading.is_mine:
+            raise RuntimeError(
+                "this runs on the thread that reads what the host says, as destructors may: "
+                "it cannot wait for the host"
+            )
         seat = self._seat()
         pending.waiters.add(seat.wake)
         self._sit(seat, call)
