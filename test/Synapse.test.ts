@@ -6,22 +6,12 @@ import { Config, ConfigProvider, Effect, Exit, Fiber, Layer, Option, Redacted, S
 import { TestClock } from "effect/testing"
 import { Synapse, SynapseLive } from "effect-synapse"
 import type { LogRecord } from "../src/internal/logs.ts"
-import type { SynapseError } from "../src/SynapseError.ts"
+import { reasonOf } from "./fixtures/dialogue.ts"
 import * as modules from "./fixtures/modules.ts"
 import { eventually } from "./fixtures/processes.ts"
 
 const temporaryFile = () => join(mkdtempSync(join(tmpdir(), "synapse-test-")), "file")
 const linesOf = (path: string) => readFileSync(path, "utf8").trim().split("\n")
-
-/** The reason of a call that has to fail, narrowed to its tag. */
-const reasonOf = <R, Tag extends SynapseError["reason"]["_tag"]>(
-  call: Effect.Effect<unknown, SynapseError, R>,
-  tag: Tag
-): Effect.Effect<Extract<SynapseError["reason"], { readonly _tag: Tag }>, SynapseError, R> =>
-  Effect.map(Effect.flip(call), ({ reason }) => {
-    assert.strictEqual(reason._tag, tag, reason.message)
-    return reason as Extract<SynapseError["reason"], { readonly _tag: Tag }>
-  }) as never
 
 const pid = Synapse.call(Schema.Int, {}, { method: "pid" })
 

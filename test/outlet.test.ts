@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
 import * as Envelope from "../src/Envelope.ts"
 import { Encoder } from "../src/internal/msgpackEncoder.ts"
-import { Outlet, streamBytes } from "../src/internal/outlet.ts"
+import { Outlet } from "../src/internal/outlet.ts"
 import type { Outgoing, Refused } from "../src/internal/requestEnd.ts"
 
 const setup = (granted: number, maxFrameSize = Envelope.defaultMaxFrameSize) => {
@@ -72,7 +72,7 @@ describe("an outlet", () => {
         startImmediately: true
       })
       assert.strictEqual(items().length, 3)
-      assert.isAtMost(3 * size, streamBytes)
+      assert.isAtMost(3 * size, Envelope.streamBytes)
       outlet.credit(1)
       assert.strictEqual(items().length, 4)
       outlet.credit(2)
@@ -84,7 +84,7 @@ describe("an outlet", () => {
   it.effect("lets one item be on its way, whatever its size", () =>
     Effect.gen(function* () {
       const { items, outlet } = setup(64)
-      const large = bytes(3 * streamBytes)
+      const large = bytes(3 * Envelope.streamBytes)
       const sending = yield* Effect.forkChild(outlet.send([1, large, large, 2]), { startImmediately: true })
       assert.strictEqual(items().length, 1)
       outlet.credit(1)
@@ -102,7 +102,7 @@ describe("an outlet", () => {
     Effect.gen(function* () {
       const { items, outlet } = setup(64)
       const sending = yield* Effect.forkChild(
-        outlet.send([bytes(1000), bytes(streamBytes - 2000), bytes(streamBytes)]),
+        outlet.send([bytes(1000), bytes(Envelope.streamBytes - 2000), bytes(Envelope.streamBytes)]),
         {
           startImmediately: true
         }
@@ -199,7 +199,7 @@ describe("an outlet", () => {
           assert.isAtMost(sizes.length, granted)
           assert.isAtMost(
             outstanding.length === 1 ? 0 : outstanding.reduce((sum, size) => sum + size, 0),
-            streamBytes + 5 * outstanding.length
+            Envelope.streamBytes + 5 * outstanding.length
           )
           const n = 1 + Math.floor(random() * outstanding.length)
           credited += n

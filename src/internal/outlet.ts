@@ -9,9 +9,6 @@ import * as Envelope from "../Envelope.ts"
 import type { Encoder } from "./msgpackEncoder.ts"
 import { notCarried, type Post, type Refused, tooLarge } from "./requestEnd.ts"
 
-/** Bytes of items that may be on their way and not credited. */
-export const streamBytes = 1024 * 1024
-
 /** What the length of a frame counts beside its payload. */
 const frameOverhead = 8
 /** The header of an array of up to 65535 items. */
@@ -99,7 +96,7 @@ export class Outlet {
 
   /** Whether so many bytes may be sent. */
   #fits(size: number): boolean {
-    return this.#oldest === this.#sizes.length || this.#bytesOnTheirWay + size <= streamBytes
+    return this.#oldest === this.#sizes.length || this.#bytesOnTheirWay + size <= Envelope.streamBytes
   }
 
   /** Sends a chunk of the items from `from` on: as many as there is room for. */
