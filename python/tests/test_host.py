@@ -532,6 +532,51 @@ def test_a_nested_call_that_comes_with_an_answer_is_run_in_the_next_wait(start: 
     assert worker.receive().payload == ["g", "h", "end"]
 
 
+def test_a_nested_call_does_not_wait_for_a_thread_that_runs_another(start: Start) -> None:
+    worker = start(
+        """
+        import asyncio, contextvars, os, threading
+        import synapse
+
+        def in_thread(function, *arguments):
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(function, *arguments))
+            thread.start()
+            return thread
+
+        @synapse.handler
+        def main():
+            in_thread(synapse.host.call_sync, "outer").join()
+
+        @synapse.handler
+        def middle():
+            # Asked for in a task: no thread waits for it.
+            def ask():
+                asyncio.run(synapse.host.call("inner"))
+                synapse.host.call_sync("last")
+            in_thread(ask).join()
+
+        @synapse.handler
+        def leaf():
+            return "leaf"
+        """
+    )
+    id = worker.request("main")
+    outer = worker.asked("outer")
+    middle = worker.request("middle", parent=id)
+    inner = worker.asked("inner")
+    # Nobody is free to run it: the thread of `main` runs `middle`.
+    leaf = worker.request("leaf", parent=middle)
+    worker.ping()
+    worker.answer(inner.id)
+    frames = {each.kind: each for each in (worker.receive(), worker.receive())}
+    assert (frames[SUCCESS].id, frames[SUCCESS].payload) == (leaf, "leaf")
+    worker.answer(frames[REQUEST].id)
+    assert worker.receive().id == middle
+    worker.answer(outer.id)
+    assert worker.receive().id == id
+
+
 def test_a_nested_stream_goes_on_in_a_later_wait(start: Start, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     worker = start(

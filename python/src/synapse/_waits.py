@@ -35,12 +35,14 @@ class Pending(Protocol):
 class Seat:
     """The place of one thread while it waits, for each of its waits that are nested."""
 
-    __slots__ = ("_gate", "depth", "inbox")
+    __slots__ = ("_gate", "depth", "inbox", "is_free")
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
         self._gate.acquire()
         self.depth = 0
+        # Whether the thread waits, and runs nothing meanwhile.
+        self.is_free = False
         # Calls for this thread to run.
         self.inbox: deque[Call] = deque()
 
@@ -136,19 +138,24 @@ class Waits:
     def _sit(self, seat: Seat, call: Call | None) -> None:
         with self._nesting:
             seat.depth += 1
-            if call is None:
-                return
-            if call.seats is None:
-                call.seats = []
-            call.seats.append(seat)
-            for nested in list(self._nested):
-                if _seat_of(nested) is seat and self._worker.runner.take_back(nested):
-                    self._nested.discard(nested)
-                    seat.inbox.append(nested)
+            if call is not None:
+                if call.seats is None:
+                    call.seats = []
+                call.seats.append(seat)
+            self._set_free(seat)
+
+    def _set_free(self, seat: Seat) -> None:
+        """Let a thread that waits run calls, also those that no thread was free for."""
+        seat.is_free = True
+        for nested in list(self._nested):
+            if _seat_of(nested) is seat and self._worker.runner.take_back(nested):
+                self._nested.discard(nested)
+                seat.inbox.append(nested)
 
     def _leave(self, seat: Seat, call: Call | None) -> None:
         with self._nesting:
             seat.depth -= 1
+            seat.is_free = False
             if call is not None and call.seats is not None:
                 call.seats.remove(seat)
             left = self._empty(seat) if seat.depth == 0 else []
@@ -162,7 +169,7 @@ class Waits:
             self._worker.runner.run_elsewhere(left)
 
     def _empty(self, seat: Seat) -> list[Call]:
-        """Take the calls of a thread that waits no more; returns those for which none does."""
+        """Give the calls of a thread that is not free to those that are; returns the rest."""
         left: list[Call] = []
         while seat.inbox:
             call = seat.inbox.popleft()
@@ -176,7 +183,14 @@ class Waits:
 
     def _run_next(self, seat: Seat) -> None:
         self.pass_on()
-        self._worker.runner.run_nested(seat.inbox.popleft())
+        with self._nesting:
+            call = seat.inbox.popleft()
+            # What it runs may wait for other threads.
+            seat.is_free = False
+            seat.inbox.extend(self._empty(seat))
+        self._worker.runner.run_nested(call)
+        with self._nesting:
+            self._set_free(seat)
         if seat.inbox:
             # What is there may be a stream that never stops.
             self._worker.read_arrived()
@@ -244,9 +258,14 @@ class Waits:
 
 
 def _seat_of(call: Call) -> Seat | None:
+    """The free thread that waits for what made a call; one without other calls, if there is."""
+    busier: Seat | None = None
     caller = call.parent
     while caller is not None:
-        if caller.seats:
-            return caller.seats[-1]
+        for seat in reversed(caller.seats or ()):
+            if seat.is_free:
+                if not seat.inbox:
+                    return seat
+                busier = busier or seat
         caller = caller.parent
-    return None
+    return busier
