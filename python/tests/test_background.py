@@ -189,7 +189,8 @@ def test_tasks_are_cancelled_at_the_end_before_the_hooks(
     """
         + handlers
     )
-    worker.value("main")
+    while not events(tmp_path):
+        worker.value("main")
     assert worker.shut_down(10_000) == 0
     assert events(tmp_path) == ["listening", "closed", "end"]
     assert "failed" not in worker.output()[1]

@@ -858,17 +858,25 @@ def test_shutdown_ends_what_does_not_finish(start: Start, gate: Gate) -> None:
         BLOCKING
         + """
     import asyncio
+    began = False
 
     @synapse.handler
     async def forever():
+        global began
+        began = True
         await asyncio.Event().wait()
+
+    @synapse.handler
+    async def has_begun():
+        return began
     """,
         env=gate.env,
     )
-    worker.request("blocked", "done")
+    worker.request("blocked", "done", id=1000)
     gate.wait()
     forever = worker.request("forever")
-    worker.ping()
+    while not worker.value("has_begun"):
+        pass
     assert worker.shut_down(grace_millis=0) == 0
     got = worker.receive()
     assert (got.kind, got.id) == (INTERRUPTED, forever)
