@@ -52,6 +52,14 @@ describe("the code of a literal", () => {
     assert.deepStrictEqual(bindings, { given: 1, _value_1: "'); import os; ('", _value_2: 2 })
   })
 
+  it("does not take the name of a binding for a value", () => {
+    const beside = (literal: TemplateStringsArray, ...values: ReadonlyArray<unknown>) =>
+      codeOf(literal, values, { _value_1: "mine" })
+    const { bindings, source } = beside`${1} + ${2}`
+    assert.strictEqual(source, "__value_1 + _value_2")
+    assert.deepStrictEqual(bindings, { _value_1: "mine", __value_1: 1, _value_2: 2 })
+  })
+
   it("is what is written: backslashes are Python's", () => {
     assert.strictEqual(code`"a\n" + "\`" + "\${x}"`.source, ['"a\\n" + "`" + "$', '{x}"'].join(""))
   })

@@ -44,7 +44,8 @@ export const codeOf = (
   for (const [index, part] of literal.raw.entries()) {
     source += part.replaceAll("\\`", "`").replaceAll("\\${", "${")
     if (index >= values.length) break
-    const name = `_value_${index + 1}`
+    let name = `_value_${index + 1}`
+    while (Object.hasOwn(bound, name)) name = `_${name}`
     bound[name] = values[index]
     source += name
   }
