@@ -210,3 +210,12 @@ def test_code_that_is_seen_again_is_the_same_code() -> None:
     assert first.__code__ is again.__code__
     other = evaluator.evaluate("lambda: 1", "app.ts", 6, {})
     assert other.__code__.co_firstlineno == 6
+
+
+def test_a_large_source_is_run_and_not_kept() -> None:
+    evaluator = Evaluator(ModuleType("module"))
+    before = sum(len(entry[2]) for entry in linecache.cache.values() if len(entry) > 1)
+    large = f"# {'large ' * 200_000}\n"
+    for n in range(3):
+        assert evaluator.evaluate(f"{large}{n}", None, 1, {}) == n
+    assert sum(len(entry[2]) for entry in linecache.cache.values() if len(entry) > 1) == before

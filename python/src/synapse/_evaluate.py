@@ -16,6 +16,8 @@ from synapse._handlers import Handler
 from synapse._requests import EVALUATE
 
 _MAX_KEPT: Final = 256
+# Characters of all sources that are kept; code takes many times as much.
+_MAX_KEPT_SIZE: Final = 1024 * 1024
 
 
 class _Key(NamedTuple):
@@ -38,6 +40,7 @@ class Evaluator:
         self._lock = threading.Lock()
         # Those last used, with what `linecache` shows of the ones without a file.
         self._compiled: OrderedDict[_Key, _Compiled] = OrderedDict()
+        self._size = 0
         self._unnamed = 0
 
     def handler(self, codec: Codec) -> Handler:
@@ -65,8 +68,10 @@ class Evaluator:
             if compiled is None:
                 compiled = _compile(key, self._name() if key.file is None else key.file)
                 self._compiled[key] = compiled
+                self._size += len(key.source)
                 self._forget_oldest()
-            self._compiled.move_to_end(key)
+            else:
+                self._compiled.move_to_end(key)
         return compiled
 
     def _name(self) -> str:
@@ -75,8 +80,9 @@ class Evaluator:
         return f"<synapse.evaluate{number}>"
 
     def _forget_oldest(self) -> None:
-        while len(self._compiled) > _MAX_KEPT:
+        while len(self._compiled) > _MAX_KEPT or self._size > _MAX_KEPT_SIZE:
             key, dropped = self._compiled.popitem(last=False)
+            self._size -= len(key.source)
             if key.file is None:
                 linecache.cache.pop(dropped.name, None)
 
