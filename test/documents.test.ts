@@ -89,7 +89,6 @@ const examples = [
 
 describe("the documentation", () => {
   beforeAll(async () => {
-    execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "inherit" })
     // What a first run says while it makes the environment is not part of the examples.
     const directory = join(root, "test/fixtures/documents/python")
     await Effect.runPromise(Effect.scoped(Layer.build(Synapse.layer({ directory, logs: "ignore" }))))

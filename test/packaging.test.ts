@@ -22,7 +22,8 @@ let packed: Packed
 let tarball: string
 
 beforeAll(async () => {
-  const { stdout } = await run("npm", ["pack", "--json", "--pack-destination", directory], root)
+  // Without `prepack`, which would build anew under the feet of other tests.
+  const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", directory], root)
   packed = JSON.parse(stdout)[0] as Packed
   tarball = join(directory, packed.filename)
 })
