@@ -15,7 +15,7 @@ import { answerOf, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
-import { CurrentRequest } from "./serving.ts"
+import { CurrentRequest, type Served } from "./serving.ts"
 
 /** How often a call is sent that was turned away, or that is idempotent and whose worker ended. */
 const maxAttempts = 3
@@ -81,33 +81,26 @@ export const prepare = <I, R>(
       returned: boolean
     ): ReturnType<Exchange["send"]> =>
       Effect.matchEffect(
-        calls.use(
-          method,
-          (connection) =>
-            by(
-              connection,
-              current !== undefined && current.owner === connection.owner && connection.has(current.call)
-                ? { ...request, parent: current.call }
-                : request
-            ),
-          { parent: current, returned }
-        ),
+        calls.use(method, (connection) => by(connection, nested(request, current, connection)), {
+          parent: current,
+          returned
+        }),
         {
           onFailure: (error) =>
             calls.target === undefined && maySendAgain(error, idempotent, attempt)
-              ? again(by, attempt + 1, true)
+              ? again(by, attempt + 1)
               : Effect.fail(error),
           onSuccess: (frame) => {
             const why = turnedAway(frame)
             // What was asked back is not turned away by anyone.
-            if (why === "Recalled") return again(by, attempt, true)
-            return why !== undefined && attempt < maxAttempts ? again(by, attempt + 1, true) : Effect.succeed(frame)
+            if (why === "Recalled") return again(by, attempt)
+            return why !== undefined && attempt < maxAttempts ? again(by, attempt + 1) : Effect.succeed(frame)
           }
         }
       )
-    const again: typeof send = (by, attempt, returned) => {
+    const again = (by: Parameters<typeof send>[0], attempt: number): ReturnType<typeof send> => {
       budget?.queued()
-      return send(by, attempt, returned)
+      return send(by, attempt, true)
     }
     return {
       method,
@@ -117,6 +110,12 @@ export const prepare = <I, R>(
     }
   })
 }
+
+/** Made inside a host function that a call on this worker still waits for, a request says so. */
+const nested = (request: Request, current: Served | undefined, connection: Connection): Request =>
+  current !== undefined && current.owner === connection.owner && connection.has(current.call)
+    ? { ...request, parent: current.call }
+    : request
 
 const budgetOf = (
   fiber: Fiber.Fiber<unknown, unknown>,
