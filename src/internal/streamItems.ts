@@ -6,7 +6,35 @@ import * as Option from "effect/Option"
 import type * as SchemaIssue from "effect/SchemaIssue"
 import { notFitting, type Refused } from "./requestEnd.ts"
 
-type Encoding = Exit.Exit<unknown, SchemaIssue.Issue>
+/** The items that fit, up to the first that does not. */
+export interface Fitting<A> {
+  readonly items: ReadonlyArray<A>
+  /** Why the item after them does not fit. */
+  readonly issue: SchemaIssue.Issue | undefined
+}
+
+/** Runs items through a codec. */
+export const fitting = Effect.fnUntraced(function* <A, R>(
+  run: (item: unknown) => Effect.Effect<A, SchemaIssue.Issue, R>,
+  items: ReadonlyArray<unknown>
+): Effect.fn.Return<Fitting<A>, never, R> {
+  const done: Array<A> = []
+  for (const item of items) {
+    const running = run(item)
+    const exit = isExit(running) ? running : yield* Effect.exit(running)
+    if (Exit.isSuccess(exit)) {
+      done.push(exit.value)
+      continue
+    }
+    const issue = Cause.findErrorOption(exit.cause)
+    if (Option.isNone(issue)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
+    return { items: done, issue: issue.value }
+  }
+  return { items: done, issue: undefined }
+})
+
+// Most codecs run without waiting: no effect is run for each item.
+const isExit = <A, E, R>(effect: Effect.Effect<A, E, R>): effect is Exit.Exit<A, E> => Exit.isExit(effect)
 
 export interface EncodedItems {
   readonly items: ReadonlyArray<unknown>
@@ -15,22 +43,12 @@ export interface EncodedItems {
 }
 
 /** Encodes items, of which the first has the place `first` in its stream. */
-export const encodeItems = Effect.fnUntraced(function* <R>(
+export const encodeItems = <R>(
   encode: (item: unknown) => Effect.Effect<unknown, SchemaIssue.Issue, R>,
   items: ReadonlyArray<unknown>,
   first: number
-): Effect.fn.Return<EncodedItems, never, R> {
-  const encoded: Array<unknown> = []
-  for (const item of items) {
-    const encoding = encode(item)
-    const exit = Exit.isExit(encoding) ? (encoding as Encoding) : yield* Effect.exit(encoding)
-    if (Exit.isSuccess(exit)) {
-      encoded.push(exit.value)
-      continue
-    }
-    const issue = Cause.findErrorOption(exit.cause)
-    if (Option.isNone(issue)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
-    return { items: encoded, refused: notFitting(issue.value, `$[${first + encoded.length}]`) }
-  }
-  return { items: encoded, refused: undefined }
-})
+): Effect.Effect<EncodedItems, never, R> =>
+  Effect.map(fitting(encode, items), ({ issue, items }) => ({
+    items,
+    refused: issue && notFitting(issue, `$[${first + items.length}]`)
+  }))

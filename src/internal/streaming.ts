@@ -1,9 +1,9 @@
 /** A stream of a Python generator as its caller sees it: opening, items in order, the end. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Pull from "effect/Pull"
 import type * as Schema from "effect/Schema"
+import type * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import type { Incoming } from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
@@ -13,6 +13,7 @@ import { DecodeFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame, parsed, undecodable } from "./answer.ts"
 import { type Calls, prepare } from "./call.ts"
 import { listening } from "./progress.ts"
+import { fitting } from "./streamItems.ts"
 
 /** Makes the `stream` of a runtime or of an object. */
 export const makeStream =
@@ -75,9 +76,6 @@ const open = Effect.fnUntraced(function* <A, RD, I, R>(
 
 type Items<A> = readonly [A, ...Array<A>]
 
-// Most schemas decode without waiting: no effect is run for each item.
-const isExit = <A, E, R>(effect: Effect.Effect<A, E, R>): effect is Exit.Exit<A, E> => Exit.isExit(effect)
-
 const isNonEmpty = <A>(items: ReadonlyArray<A>): items is Items<A> => items.length > 0
 
 interface Decoded<A> {
@@ -92,40 +90,31 @@ const itemsOf = <A, RD>(
   parseJson: boolean
 ): ((frame: Envelope.Frame, before: number) => Effect.Effect<Decoded<A>, never, RD>) => {
   const decode = SchemaMsgpack.decode(schema)
-  return (frame, before) =>
-    Effect.gen(function* () {
-      const items: Array<A> = []
-      let payload: ReadonlyArray<unknown>
-      try {
-        payload = Envelope.decodePayload(frame.payload) as ReadonlyArray<unknown>
-      } catch (error) {
-        return { items, failure: new SynapseError({ reason: undecodable(error, method) }) }
-      }
-      for (const item of payload) {
-        const decoding = decode(parseJson ? parsed(item) : item)
-        const exit = isExit(decoding) ? decoding : yield* Effect.exit(decoding)
-        if (Exit.isSuccess(exit)) {
-          items.push(exit.value)
-          continue
-        }
-        const error = Cause.findErrorOption(exit.cause)
-        if (error._tag === "None") return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
-        const { issue, path } = SchemaMsgpack.describeIssue(error.value)
-        const place = `$[${before + items.length}]${path.slice(1)}`
-        return {
-          items,
-          failure: new SynapseError({
-            reason: new DecodeFailed({
-              side: "typescript",
-              what: "reply",
-              method,
-              path: place,
-              issue,
-              delivery: "unknown"
-            })
-          })
-        }
-      }
-      return { items, failure: undefined }
+  const decodeItem = parseJson ? (item: unknown) => decode(parsed(item)) : decode
+  return (frame, before) => {
+    let payload: ReadonlyArray<unknown>
+    try {
+      payload = Envelope.decodePayload(frame.payload) as ReadonlyArray<unknown>
+    } catch (error) {
+      return Effect.succeed({ items: [], failure: new SynapseError({ reason: undecodable(error, method) }) })
+    }
+    return Effect.map(fitting(decodeItem, payload), ({ issue, items }) => ({
+      items,
+      failure: issue && notDecoded(issue, `$[${before + items.length}]`, method)
+    }))
+  }
+}
+
+const notDecoded = (error: SchemaIssue.Issue, place: string, method: string): SynapseError => {
+  const { issue, path } = SchemaMsgpack.describeIssue(error)
+  return new SynapseError({
+    reason: new DecodeFailed({
+      side: "typescript",
+      what: "reply",
+      method,
+      path: `${place}${path.slice(1)}`,
+      issue,
+      delivery: "unknown"
     })
+  })
 }
