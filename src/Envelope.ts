@@ -37,7 +37,8 @@ export const Kind = {
   Shutdown: 15,
   Progress: 16,
   Release: 17,
-  Recall: 18
+  Recall: 18,
+  Setup: 19
 } as const
 
 /**
