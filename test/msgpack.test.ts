@@ -436,7 +436,9 @@ describe("MessagePack", () => {
       ["depth 600", `${"91".repeat(600)}01`, "TooDeep"],
       ["depth 1e6", `${"91".repeat(1_000_000)}01`, "TooDeep"],
       ["maps to depth 1e5", `${"81a161".repeat(100_000)}01`, "TooDeep"],
-      ["6 MB of empty maps", `dd005b8d80${"80".repeat(6_000_000)}`, "TooManyItems"]
+      ["6 MB of empty maps", `dd005b8d80${"80".repeat(6_000_000)}`, "TooManyItems"],
+      ["more than a million bytes", `dd00100000${"c400".repeat(2 ** 20)}`, "TooManyItems"],
+      ["more than a million instants", `dd00100000${"d6ff00000000".repeat(2 ** 20)}`, "TooManyItems"]
     ]
 
     it("are refused for what they are", () => {
@@ -451,6 +453,30 @@ describe("MessagePack", () => {
       const begin = performance.now()
       assert.strictEqual(errorOf(() => decoder.decode(bomb)).reason, "Truncated")
       assert.isBelow(performance.now() - begin, 1_000)
+    })
+
+    it("hold up to a million arrays and maps together", () => {
+      const pairs = (n: number) => `dd${n.toString(16).padStart(8, "0")}${"8090".repeat(n / 2)}`
+      const most = 2 ** 20
+      assert.lengthOf(decodeHex(pairs(most - 2)) as Array<unknown>, most - 2)
+      assert.strictEqual(
+        errorOf(() => decodeHex(pairs(most))).message,
+        "more than 1048576 arrays, maps, bytes and dates in one message: send numbers as typed or numpy arrays, or " +
+          "what there is in several messages (at $[1048575])"
+      )
+    })
+
+    it("take no more memory for keys that look like indices", () => {
+      const maps = decodeHex(`dd00002710${"83a130c0a431303233c0a47265737401".repeat(10_000)}`) as Array<object>
+      assert.deepStrictEqual(Object.entries(maps[9999]!), [
+        ["0", null],
+        ["1023", null],
+        ["rest", 1]
+      ])
+      const before = process.memoryUsage().heapUsed
+      const more = decodeHex(`dd00002710${"82a131c0a431303233c0".repeat(10_000)}`) as Array<object>
+      assert.isBelow(process.memoryUsage().heapUsed - before, 40_000_000)
+      assert.lengthOf(more, 10_000)
     })
 
     it("name the place in the value", () => {

@@ -10,8 +10,11 @@ import { arraySize, elementTypes, fail, littleEndian, maxDepth, swapped, twoTo32
 
 const { utf8Slice } = Buffer.prototype as FastBuffer
 
-/** Containers in one value: each costs its own memory, up to seventy times the byte it takes. */
-const containerLimit = (bytes: number): number => Math.max(2 ** 22, bytes / 4)
+/**
+ * Arrays, maps, bytes and extensions in one message: each becomes an object, which takes up to two hundred times the
+ * memory of the byte it may have been.
+ */
+const maxObjects = 1024 * 1024
 
 const keyCacheSize = 1024
 const none = new Uint8Array(0)
@@ -28,7 +31,8 @@ export class Decoder {
   #end = 0
   /** How many values the containers may still announce: each takes a byte at least. */
   #announced = 0
-  #containers = 0
+  /** How many more objects there may be. */
+  #objects = 0
   readonly #keys: Array<string | undefined> = new Array(keyCacheSize).fill(undefined)
 
   decode(bytes: Uint8Array): unknown {
@@ -36,7 +40,7 @@ export class Decoder {
     this.#position = 0
     this.#end = bytes.length
     this.#announced = bytes.length
-    this.#containers = containerLimit(bytes.length)
+    this.#objects = maxObjects
     try {
       const value = this.#value(0)
       const left = this.#end - this.#position
@@ -173,7 +177,15 @@ export class Decoder {
     if (this.#announced < 0 || values > this.#end - this.#position) {
       fail("Truncated", `a container at byte ${this.#position} announces more values than the data hold`)
     }
-    if (--this.#containers < 0) fail("TooManyItems", "more arrays and maps than a message of this size may hold")
+    if (--this.#objects < 0) this.#tooMany()
+  }
+
+  #tooMany(): never {
+    return fail(
+      "TooManyItems",
+      `more than ${maxObjects} arrays, maps, bytes and dates in one message: send numbers as typed or numpy arrays, or ` +
+        "what there is in several messages"
+    )
   }
 
   #array(n: number, depth: number): Array<unknown> {
@@ -191,6 +203,7 @@ export class Decoder {
   #map(n: number, depth: number): unknown {
     this.#enter(n * 2, depth)
     const object: Record<string, unknown> = {}
+    let sparse = false
     let key: unknown
     try {
       for (let i = 0; i < n; i++) {
@@ -201,7 +214,12 @@ export class Decoder {
           key = undefined
           return this.#mapFrom(object, first, n - i, depth)
         }
-        if (key === "__proto__") setOwn(object, key, this.#value(depth + 1))
+        const first = key.charCodeAt(0)
+        if (first <= digit9 && first >= digit0 && !sparse && isIndex.test(key)) {
+          keepSparse(object)
+          sparse = true
+        }
+        if (first === underscore && key === "__proto__") setOwn(object, key, this.#value(depth + 1))
         else object[key] = this.#value(depth + 1)
       }
     } catch (error) {
@@ -285,12 +303,14 @@ export class Decoder {
 
   #binary(n: number): Uint8Array {
     const at = this.#take(n)
+    if (--this.#objects < 0) this.#tooMany()
     return new Uint8Array(this.#bytes.subarray(at, at + n))
   }
 
   #extension(n: number): unknown {
     const type = this.#uint8()
     const at = this.#take(n)
+    if (--this.#objects < 0) this.#tooMany()
     switch (type) {
       case 0xff:
         return this.#date(at, n)
@@ -346,6 +366,20 @@ export class Decoder {
   }
 }
 
+const [underscore, digit0, digit9] = [0x5f, 0x30, 0x39]
+
 const setOwn = (object: object, key: string, value: unknown): void => {
   Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true })
+}
+
+const isIndex = /^(0|[1-9]\d{0,9})$/
+const farIndex = 2 ** 20
+
+/**
+ * V8 gives an object with the key "1000" room for more than a thousand elements, twelve kilobytes for a few bytes. One that
+ * has had an index far away has a table instead, as long as that is the smaller.
+ */
+const keepSparse = (object: Record<number, unknown>): void => {
+  object[farIndex] = undefined
+  delete object[farIndex]
 }
