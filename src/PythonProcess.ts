@@ -61,6 +61,21 @@ export interface OutputLine {
 }
 
 /**
+ * A look at a process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Vitals {
+  /** `"stopped"`: by a signal, such as that of a debugger. */
+  readonly state: "running" | "sleeping" | "stopped"
+  /** The processor time it has used, in milliseconds. */
+  readonly cpuMillis: number
+  /** Its resident memory. */
+  readonly memoryBytes: number
+}
+
+/**
  * A running Python process.
  *
  * @category models
