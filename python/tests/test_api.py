@@ -260,6 +260,7 @@ def test_every_public_name_is_documented(name: str) -> None:
         synapse.on_start,
         synapse.on_stop,
         synapse.background,
+        synapse.replace_me,
         synapse.service,
         synapse.Handle,
         synapse.stats,

@@ -406,6 +406,59 @@ def test_a_loop_that_is_blocked_delays_neither_pings_nor_cancels(start: Start, g
     assert worker.value("quick") == "quick"
 
 
+BUSY = """
+    import os
+    import synapse
+
+    def spin(begun: str) -> None:
+        # In one step, with all of it.
+        os.rename(begun + ".new", begun)
+        while not os.path.exists(begun + ".end"):
+            sum(range(1000))
+
+    @synapse.handler
+    def sync(begun: str): spin(begun)
+
+    @synapse.handler
+    async def asynchronous(begun: str): spin(begun)
+
+    @synapse.handler
+    def stream(begun: str):
+        yield spin(begun)
+"""
+ASYNCHRONOUS = BUSY.replace("    def sync", "    async def sync").replace(
+    "    def stream", "    async def stream"
+)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("source", [BUSY, ASYNCHRONOUS], ids=["sync and async", "async"])
+@pytest.mark.parametrize("method", ["sync", "asynchronous", "stream"])
+def test_pings_are_answered_while_python_computes(
+    start: Start, tmp_path: Path, source: str, method: str, concurrency: int
+) -> None:
+    worker = start(source, welcome={"concurrency": concurrency})
+    # As many as run at once, and one that waits.
+    begun = [tmp_path / f"begun{n}" for n in range(concurrency + 1)]
+    for path in begun:
+        path.with_suffix(".new").touch()
+        if method == "stream":
+            worker.stream(method, {"begun": str(path)})
+        else:
+            worker.request(method, {"begun": str(path)})
+    # Those of a loop take turns.
+    at_once = 1 if method == "asynchronous" or source is ASYNCHRONOUS else concurrency
+    while sum(path.exists() for path in begun) < at_once:
+        time.sleep(0.001)
+    for id in range(20):
+        worker.ping(id)
+    for path in begun:
+        path.with_suffix(".end").touch()
+    ends = 0
+    while ends <= concurrency:
+        ends += worker.receive().kind == SUCCESS
+
+
 def test_answers_that_are_ready_do_not_wait_for_a_blocked_handler(start: Start, gate: Gate) -> None:
     worker = start(BLOCKING, env=gate.env)
     quick, blocked = encode({"method": "quick"}), encode({"method": "blocked"})

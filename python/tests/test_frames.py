@@ -85,5 +85,5 @@ def test_a_header_beyond_the_limits_breaks_the_stream_at_once(header: bytes, why
 def test_the_numbers_of_the_kinds_are_those_of_the_protocol() -> None:
     for name in ("REQUEST", "SUCCESS", "FAIL", "DIE", "INTERRUPTED", "CHUNK", "CREDIT", "CANCEL"):
         assert getattr(_frames, name) == getattr(wire, name)
-    for name in ("HELLO", "WELCOME", "LOG", "PING", "PONG", "GO_AWAY", "SHUTDOWN"):
+    for name in ("HELLO", "WELCOME", "LOG", "PING", "PONG", "GO_AWAY", "SHUTDOWN", "SETUP"):
         assert getattr(_frames, name) == getattr(wire, name)

@@ -16,7 +16,7 @@ import msgspec
 REQUEST, SUCCESS, FAIL, DIE, INTERRUPTED = 1, 2, 3, 4, 5
 CHUNK, CREDIT, CANCEL, HELLO, WELCOME = 6, 7, 8, 9, 10
 LOG, PING, PONG, GO_AWAY, SHUTDOWN = 11, 12, 13, 14, 15
-PROGRESS, RELEASE = 16, 17
+PROGRESS, RELEASE, RECALL, SETUP = 16, 17, 18, 19
 
 MAIN = Path(__file__).resolve().parents[1] / "src" / "synapse" / "__main__.py"
 ENDS = (SUCCESS, FAIL, DIE, INTERRUPTED)
@@ -132,6 +132,10 @@ class Worker:
         return got.payload
 
     # The connection
+
+    def set_up(self, **setup: Any) -> None:
+        """Send what a worker waits for that was started with `SYNAPSE_SETUP=1`."""
+        self.send(frame(SETUP, 0, encode(setup)))
 
     def welcome(self, **settings: Any) -> dict[str, Any]:
         """Take the `Hello` and answer it."""

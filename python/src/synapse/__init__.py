@@ -10,9 +10,9 @@
 `context` tells a handler about the call it answers. `host` calls functions of TypeScript, and a
 `Stream` is what comes from there item by item. `service` makes an object whose methods are
 handlers, `on_start` and `on_stop` are run at both ends of the life of a worker, and `background`
-runs a function at intervals in between. A `Handle` is an object that TypeScript holds, and `stats`
-says in numbers what goes on. The module can be imported anywhere: without a worker
-around it, decorated functions are plain functions.
+runs a function at intervals in between; `replace_me` asks for another worker. A `Handle` is an
+object that TypeScript holds, and `stats` says in numbers what goes on. The module can be imported
+anywhere: without a worker around it, decorated functions are plain functions.
 """
 
 from synapse._background import background
@@ -25,6 +25,7 @@ from synapse._handlers import handler
 from synapse._hooks import on_start, on_stop
 from synapse._host import host
 from synapse._incoming import Stream
+from synapse._replace import replace_me
 from synapse._service import service
 from synapse._stats import stats
 from synapse._version import VERSION as __version__
@@ -44,6 +45,7 @@ __all__ = [
     "host",
     "on_start",
     "on_stop",
+    "replace_me",
     "service",
     "stats",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from synapse import _life
+from synapse._cancel import shielded
 from synapse._frames import GO_AWAY, make_frame
 
 if TYPE_CHECKING:
@@ -68,9 +70,27 @@ class Drain:
         with self._finished:
             if self.begun:
                 return
-            self.begun = True
-        worker = self._worker
-        worker.channel.send(make_frame(GO_AWAY, 0))
+            self._begin(b"")
+        self._go_away()
+
+    @shielded
+    def replace(self, reason: str | None) -> None:
+        """Like `go_away`, from a thread that goes on. Does nothing when the worker is leaving."""
+        payload = b"" if reason is None else self._worker.link.codec.encode({"reason": reason})
+        with self._finished:
+            if self.begun:
+                return
+            # First, since it can fail: a worker that has said it leaves has to.
+            _thread.start_new_thread(self._go_away, ())
+            self._begin(payload)
+        self._worker.channel.flush()
+
+    def _begin(self, payload: bytes) -> None:
+        self.begun = True
+        self._worker.channel.post(make_frame(GO_AWAY, 0, payload))
+
+    def _go_away(self) -> None:
+        self._worker.channel.flush()
         self._await_calls()
         time.sleep(_LINGER_SECONDS)
         # A request that was being accepted as this began is a call by now.

@@ -26,6 +26,7 @@ SHUTDOWN: Final = 15
 PROGRESS: Final = 16
 RELEASE: Final = 17
 RECALL: Final = 18
+SETUP: Final = 19
 
 PROTOCOL_VERSION: Final = 1
 HEADER: Final = Struct("<IBBHI")

@@ -14,7 +14,7 @@ import sysconfig
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-from synapse import _codec, _cstdio, _errors, _handlers, _life, _members
+from synapse import _codec, _cstdio, _errors, _handlers, _life, _members, _replace, _setup
 from synapse._channel import Channel
 from synapse._codec import Codec
 from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
@@ -39,6 +39,7 @@ def run(arguments: list[str]) -> NoReturn:
     channel = _channel()
     broken: list[str] = []
     codec = _codec.choose(broken=broken)
+    setup, early = _setup.receive(channel, codec) if _setup.is_announced() else (None, [])
     output = Output(codec)
     output.redirect()
     if broken:
@@ -52,6 +53,8 @@ def run(arguments: list[str]) -> NoReturn:
     _add_module_directory(os.getcwd())
     lifecycle = Lifecycle()
     try:
+        if setup is not None:
+            setup.apply()
         module = load(entrypoint, os.getcwd())
         _members.check_all_claimed()
         _prepare(codec)
@@ -69,7 +72,8 @@ def run(arguments: list[str]) -> NoReturn:
     _life.on_terminate(worker.drain.go_away)
     channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
     output.sender.open(channel)
-    worker.serve()
+    _replace.attach(worker.drain)
+    worker.serve(early)
     raise AssertionError("a worker serves until its process ends")
 
 

@@ -119,13 +119,17 @@ class Worker:
         code = error.code if isinstance(error, SystemExit) else None
         os._exit(code if isinstance(code, int) else 0 if error is None or code is None else 1)
 
-    def serve(self) -> None:
-        """Answer the host until it is done with this worker; does not return."""
+    def serve(self, arrived: list[Frame]) -> None:
+        """Answer the host until it is done with this worker; does not return.
+
+        Args:
+            arrived: Frames that have been read already.
+        """
         self.channel.on_host_gone = self.drain.on_host_gone
         # Until what comes with the `Welcome` is dealt with: threads of the module may wait by then.
         self.channel.reading.acquire()
         try:
-            early = self._await_welcome()
+            early = self._await_welcome(arrived)
             if self.tasks is not None and not self._has_synchronous():
                 self._serve_on_loop(self.tasks, early)
             else:
@@ -145,16 +149,17 @@ class Worker:
             return True
         return any(not handler.is_async for handler in handlers)
 
-    def _await_welcome(self) -> list[Frame]:
+    def _await_welcome(self, arrived: list[Frame]) -> list[Frame]:
         """Wait for `Welcome` and return the frames that came with it: nothing starts before."""
         early: list[Frame] = []
+        frames = arrived
         while True:
-            frames = self.channel.read()
             for index, frame in enumerate(frames):
                 if frame[0] == _frames.WELCOME:
                     self._start(self._to_settings(frame[3]))
                     return early + frames[index + 1 :]
                 early.append(frame)
+            frames = self.channel.read()
 
     def _to_settings(self, payload: Buffer) -> Settings:
         welcome = self._control(payload)
