@@ -35,6 +35,7 @@ import {
   handleOf,
   metaOf
 } from "./internal/connectionFrames.ts"
+import * as Heartbeat from "./internal/heartbeat.ts"
 import type { InputStream } from "./internal/inputStreams.ts"
 import { Lane } from "./internal/lane.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
@@ -43,6 +44,7 @@ import { Pipeline } from "./internal/pipeline.ts"
 import type { Post } from "./internal/requestEnd.ts"
 import type { Serving } from "./internal/serving.ts"
 import { Stall } from "./internal/stall.ts"
+import type { Vitals } from "./PythonProcess.ts"
 import { StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
@@ -115,11 +117,17 @@ export interface Options {
   readonly cancelGraceMillis: number
   /** Whether the worker may run pieces of Python. */
   readonly evaluate: boolean
+  /** What the worker is told before it imports its module. Default: nothing. */
+  readonly setup?: object | undefined
+  /** How often a silent worker is asked whether it is there, and how often it may fail to answer. Default: never. */
+  readonly heartbeat?: Pick<Heartbeat.Options, "intervalMillis" | "misses"> | undefined
+  /** A look at the worker's process, where there is one to look at. */
+  readonly inspect?: Effect.Effect<Vitals | undefined> | undefined
   /** Answers what the worker asks; the scope is that of the connection. */
   readonly serve: (post: Post, owner: object) => Effect.Effect<Serving, never, Scope.Scope>
   /** Called with each log record of the worker. Must not block or throw. */
   readonly onLog: (log: Envelope.Log) => void
-  /** Called when a call has ended and there is room for another, and when the worker says that it is leaving. */
+  /** Called when a call has ended or an object was let go of, and when the worker says that it is leaving. */
   readonly onChange: () => void
   /** Called when the first call opens and when the last one ends. */
   readonly onBusy: (busy: boolean) => void
@@ -149,6 +157,12 @@ export interface Connection {
   readonly stats: () => Stats
   /** Whether the worker still has a call: one that is open, or that was given up and is not answered. */
   readonly has: (call: number) => boolean
+  /** How many calls it has had that are over. */
+  readonly served: () => number
+  /** Whether nobody waits for anything of it, or holds anything. */
+  readonly isIdle: () => boolean
+  /** A look at the worker's process; nothing where that cannot be had. */
+  readonly inspect: Effect.Effect<Vitals | undefined>
   /** Calls sent or waiting to be sent, and calls given up that the worker still has to answer. */
   readonly load: () => number
   /** Whether the worker takes calls: it is there and has not said that it leaves. */
@@ -243,6 +257,9 @@ export const make = Effect.fnUntraced(function* (
   let isLeaving = false
   let greeted = false
   let lastId = 0
+  let heard = 0
+  let served = 0
+  const inspect = options.inspect ?? Effect.succeed(undefined)
 
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
     if (!calls.delete(call.id)) return
@@ -253,6 +270,7 @@ export const make = Effect.fnUntraced(function* (
     call.resume(exit, inputsEnd)
   }
   const released = (): void => {
+    served++
     if (calls.size === 0) options.onBusy(false)
     options.onChange()
   }
@@ -381,7 +399,9 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const release = (handle: number): void => {
-    if (handles.delete(handle)) sendControl(Envelope.Kind.Release, handle)
+    if (!handles.delete(handle)) return
+    sendControl(Envelope.Kind.Release, handle)
+    options.onChange()
   }
 
   const leave = (): void => {
@@ -435,6 +455,7 @@ export const make = Effect.fnUntraced(function* (
   const read = Effect.gen(function* () {
     while (true) {
       for (const chunk of yield* pull) {
+        heard++
         try {
           for (const frame of framesOf(parser, chunk)) dispatch(frame)
         } catch (error) {
@@ -460,6 +481,9 @@ export const make = Effect.fnUntraced(function* (
     )
   )
 
+  // The first frame, if there is one to say something.
+  if (options.setup !== undefined) sendControl(Envelope.Kind.Setup, 0, options.setup)
+
   const isOver = Effect.exit(Deferred.await(over))
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
@@ -472,6 +496,20 @@ export const make = Effect.fnUntraced(function* (
   )
 
   const hello = yield* Deferred.await(greeting)
+  if (options.heartbeat !== undefined) {
+    const { intervalMillis, misses } = options.heartbeat
+    yield* Heartbeat.watch({
+      intervalMillis,
+      misses,
+      heard: () => heard,
+      ping: () => sendControl(Envelope.Kind.Ping, 0),
+      inspect
+    }).pipe(
+      Effect.flatMap((activity) => Effect.sync(() => end(unresponsive(hello.pid, activity, intervalMillis * misses)))),
+      Effect.interruptible,
+      Effect.forkScoped
+    )
+  }
   const synchronous = synchronousMethods(hello)
   const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
 
@@ -523,8 +561,8 @@ export const make = Effect.fnUntraced(function* (
     )
 
   // The worker takes no more calls, is replaced as one that leaves, and does not get to finish what it has.
-  const retire = Effect.suspend(() => {
-    const error = unresponsive(hello.pid, options.cancelGraceMillis)
+  const retire = Effect.flatMap(inspect, (vitals) => {
+    const error = unresponsive(hello.pid, Heartbeat.activityOf(vitals), options.cancelGraceMillis)
     stopping ??= error
     leave()
     sendControl(Envelope.Kind.Shutdown, 0, 0)
@@ -565,6 +603,9 @@ export const make = Effect.fnUntraced(function* (
       return { calls: calls.size + abandoned.size, streams, hostCalls: serving.open(), handles: handles.size }
     },
     has: (id) => calls.has(id) || abandoned.has(id),
+    served: () => served,
+    isIdle: () => calls.size === 0 && handles.size === 0,
+    inspect,
     load: () => calls.size + abandoned.size,
     isOpen,
     room: (synchronous) => {

@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import { availableParallelism } from "node:os"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -25,16 +26,18 @@ import * as Stream from "effect/Stream"
 import * as Connection from "./Connection.ts"
 import * as Envelope from "./Envelope.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
+import { failureOfFrame } from "./internal/answer.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
 import { workerEnvironment } from "./internal/environmentVariables.ts"
 import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
 import * as InputStreams from "./internal/inputStreams.ts"
 import * as Logs from "./internal/logs.ts"
-import { validateOptions } from "./internal/options.ts"
+import { validateOptions, validateWorkers } from "./internal/options.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
 import * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
+import * as Watching from "./internal/watching.ts"
 import * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as PythonProcess from "./PythonProcess.ts"
 import * as RemoteObject from "./RemoteObject.ts"
@@ -76,8 +79,11 @@ export interface SynapseOptions<R = never> {
   readonly startTimeout?: Duration.Input | undefined
   /** How long open calls may go on when the scope closes, before the worker is stopped by force. Default: 500 ms. */
   readonly disposeTimeout?: Duration.Input | undefined
-  /** The number of workers: processes that share the calls, 1 to 256. Default: 1. */
-  readonly workers?: number | undefined
+  /**
+   * The number of workers: processes that share the calls, 1 to 256. `"cpus"`: as many as the machine runs at once. With
+   * `min` and `max`, as many as are needed. Default: 1.
+   */
+  readonly workers?: Workers | undefined
   /**
    * How many synchronous handlers one worker runs at once, in threads where it is more than one, up to 256. Default: 1,
    * on the main thread. Further calls wait for a worker; only while handlers answer within milliseconds, a worker is given some of
@@ -88,6 +94,26 @@ export interface SynapseOptions<R = never> {
   readonly queue?: WorkerPool.QueueOptions | undefined
   /** When a worker that ended is started again. */
   readonly restart?: WorkerPool.RestartOptions | undefined
+  /**
+   * A worker that stays silent for `interval` is asked whether it is there; when it does not answer `misses` times, it is
+   * ended and its calls fail with `Unresponsive`. Handlers do not keep it from answering, unless C code holds on to the
+   * interpreter. Default: every 30 seconds, twice. `false`: never.
+   */
+  readonly heartbeat?: HeartbeatOptions | false | undefined
+  /** When a worker has served long enough and is replaced, which no caller notices. `"auto"`: when it leaks. Default: never. */
+  readonly recycle?: WorkerPool.RecycleOptions | "auto" | undefined
+  /**
+   * Whether every call runs in a process of its own, which is started before and ended after it: for code that leaks or is
+   * not trusted. `workers` is how many run at once. Default: `false`.
+   */
+  readonly oneShot?: boolean | undefined
+  /** A handler that is called on each new worker before it takes calls. */
+  readonly warmUp?: WarmUp | undefined
+  /**
+   * Whether the workers are replaced when the module's files change, for development. A change that does not import is logged,
+   * and the old ones go on. Default: `false`.
+   */
+  readonly watch?: boolean | WatchOptions | undefined
   /** The `timeout` of calls that name none. Default: none. */
   readonly callTimeout?: Duration.Input | undefined
   /**
@@ -107,6 +133,70 @@ export interface SynapseOptions<R = never> {
    */
   readonly logs?: Logs.LogsOption | undefined
 }
+
+/**
+ * How many workers there are.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Workers =
+  | number
+  | "cpus"
+  | {
+      /** So many are always there. 0: the first call starts the first worker, and the layer fails for no import. Default: `max`. */
+      readonly min?: number | undefined
+      /** So many there are at most: another one is started when a call has to wait. */
+      readonly max: number | "cpus"
+      /** After how long without a call one beyond `min` leaves. Default: 1 minute. */
+      readonly idleTimeToLive?: Duration.Input | undefined
+    }
+
+/**
+ * How a silent worker is asked whether it is there.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HeartbeatOptions {
+  /** How long a worker may be silent before it is asked. Default: 30 seconds. */
+  readonly interval?: Duration.Input | undefined
+  /** How many times in a row it may fail to answer, at least 1. Default: 2. */
+  readonly misses?: number | undefined
+}
+
+/**
+ * A call that makes a worker ready.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WarmUp {
+  readonly method: string
+  /** Plain values, as MessagePack carries them. */
+  readonly input: unknown
+}
+
+/**
+ * Which files are watched.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchOptions {
+  /** Files and directories beside the Python sources and lists of dependencies, relative to the module's directory. */
+  readonly paths?: ReadonlyArray<string> | undefined
+  /** How long it has to be quiet after a change. Default: 200 ms. */
+  readonly debounce?: Duration.Input | undefined
+}
+
+/**
+ * A runtime at a moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Status = WorkerPool.Status
 
 /**
  * How one call is made.
@@ -132,6 +222,11 @@ export interface CallOptions<I = unknown, R = never> {
   readonly totalTimeout?: Duration.Input | undefined
   /** With it, every progress that Python reports starts `timeout` anew, until the call has run for this long. */
   readonly maxTimeout?: Duration.Input | undefined
+  /**
+   * Calls with the same key go to the same worker, as long as it takes calls: for what Python keeps from one to the next. A
+   * call waits for its worker also while others are free. Default: any worker.
+   */
+  readonly affinity?: string | undefined
   /** Whether the call may be sent again, twice at most, when its worker ends while it runs. Default: `false`. */
   readonly idempotent?: boolean | undefined
   /**
@@ -268,7 +363,15 @@ export interface Runtime {
   readonly evaluate: Evaluate
   /** Calls, streams, host calls and Python objects that are open now. */
   readonly stats: Effect.Effect<Stats>
-  /** The environment that the module runs in. */
+  /** @see {@link status} for the form that takes the runtime from the context */
+  readonly status: Effect.Effect<Status>
+  /** @see {@link statusChanges} for the form that takes the runtime from the context */
+  readonly statusChanges: Stream.Stream<Status>
+  /** @see {@link reload} for the form that takes the runtime from the context */
+  readonly reload: Effect.Effect<void, SynapseError>
+  /** @see {@link resize} for the form that takes the runtime from the context */
+  readonly resize: (workers: Workers) => Effect.Effect<void, SynapseError>
+  /** The environment that the module runs in: after a reload, the one that the new workers have. */
   readonly environment: PythonEnvironment.PythonEnvironment
 }
 
@@ -304,18 +407,28 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
 > {
   yield* PythonProcess.checkPlatform
   yield* validateOptions(options)
-  const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
-  const environment = yield* PythonEnvironment.make(options)
-  const logs = yield* Logs.make(options.logs ?? "effect", environment.directory)
+  const services = yield* Effect.context<ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path>()
+  // Before the files are read: what changes from here on is a change.
+  const changes = yield* watch(options)
+  const findModule = Effect.all({
+    entrypoint: resolveEntrypoint(options.directory, options.entrypoint ?? "main"),
+    environment: PythonEnvironment.make(options)
+  }).pipe(Effect.provideContext(services))
+  let module = yield* findModule
+  const logs = yield* Logs.make(options.logs ?? "effect", module.environment.directory)
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
   const graceMillis = Duration.toMillis(options.disposeTimeout ?? "500 millis")
   const cancelGraceMillis = Duration.toMillis(options.cancelGrace ?? "2 seconds")
   const started = yield* Deferred.make<Runtime>()
-  const host = yield* serveHost(options.host, key, whenStarted(started, environment))
-  const env = workerEnvironment(process.env, environment, options.env ?? {})
+  const host = yield* serveHost(
+    options.host,
+    key,
+    whenStarted(started, () => module.environment)
+  )
 
-  const acquire = Effect.fnUntraced(function* (onChange: () => void) {
+  const acquire = Effect.fnUntraced(function* ({ entrypoint, environment }: Module, onChange: () => void) {
+    const env = workerEnvironment(process.env, environment, options.env ?? {})
     const worker = yield* PythonProcess.make({
       python: environment.python,
       directory: environment.directory,
@@ -330,6 +443,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
       graceMillis,
       cancelGraceMillis,
       evaluate: options.evaluate ?? false,
+      heartbeat: heartbeatOf(options.heartbeat),
       serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
       onLog: (log) => {
         if (log.logger === "stderr") worker.noteStderr(log.message)
@@ -338,6 +452,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
       onChange,
       onBusy: worker.setKeepAlive
     }).pipe(
+      Effect.tap((connection) => (options.warmUp === undefined ? Effect.void : warmUp(connection, options.warmUp))),
       Effect.timeoutOrElse({
         duration: startTimeout,
         orElse: () => Effect.fail(startTimedOut(startTimeout, worker.stderr()))
@@ -348,10 +463,18 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
   })
 
   const pool = yield* WorkerPool.make({
-    size: options.workers ?? 1,
+    size: sizeOf(options.workers),
+    idleTimeToLive: typeof options.workers === "object" ? options.workers.idleTimeToLive : undefined,
     restart: options.restart,
     queue: options.queue,
-    acquire
+    recycle: options.recycle,
+    oneShot: options.oneShot,
+    acquire: (onChange) => acquire(module, onChange)
+  })
+  const reload = Effect.gen(function* () {
+    const changed = yield* findModule
+    yield* pool.reload((onChange) => acquire(changed, onChange))
+    module = changed
   })
   const calls: Calls = { use: pool.use, callTimeout: options.callTimeout }
   const runtime: Runtime = {
@@ -360,11 +483,67 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     acquire: RemoteObject.makeAcquire(calls) as Acquire,
     evaluate: makeEvaluate(calls, options.evaluate ?? false),
     stats: Effect.sync(pool.stats),
-    environment
+    status: pool.status,
+    statusChanges: pool.statusChanges,
+    reload,
+    resize: (workers) => Effect.andThen(validateWorkers(workers), pool.resize(sizeOf(workers))),
+    get environment() {
+      return module.environment
+    }
   }
   Deferred.doneUnsafe(started, Exit.succeed(runtime))
+  yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(changes, reloadChanged(reload))))
   return runtime
 })
+
+/** A module and what it runs in, as they were found. */
+interface Module {
+  readonly entrypoint: string
+  readonly environment: PythonEnvironment.PythonEnvironment
+}
+
+const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
+  const { max, min } = typeof workers === "object" ? workers : { max: workers, min: undefined }
+  const most = max === "cpus" ? availableParallelism() : max
+  return { min: min ?? most, max: most }
+}
+
+const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Options["heartbeat"] =>
+  heartbeat === false
+    ? undefined
+    : {
+        intervalMillis: Duration.toMillis(heartbeat.interval ?? "30 seconds"),
+        misses: heartbeat.misses ?? 2
+      }
+
+const warmUp = (connection: Connection.Connection, { input, method }: WarmUp): Effect.Effect<void, SynapseError> =>
+  Effect.flatMap(connection.call({ method, payload: input }), (frame) =>
+    frame.kind === Envelope.Kind.Success ? Effect.void : failureOfFrame(frame, method, undefined)
+  ).pipe(
+    Effect.mapError(
+      (error) =>
+        new SynapseError({
+          reason: new StartFailed({ kind: "warmUp", detail: `The worker could not be warmed up: ${error.message}` })
+        })
+    )
+  )
+
+const watch = ({ directory, watch }: SynapseOptions<unknown>): Effect.Effect<Stream.Stream<ReadonlyArray<string>>> =>
+  watch === undefined || watch === false
+    ? Effect.succeed(Stream.empty)
+    : Watching.changes({ ...(watch === true ? {} : watch), directory })
+
+const reloadChanged =
+  (reload: Effect.Effect<void, SynapseError>) =>
+  (files: ReadonlyArray<string>): Effect.Effect<void> =>
+    Effect.matchEffect(reload, {
+      onFailure: (error) =>
+        Effect.logError(`${some(files)} changed, and the workers go on as before: ${error.message}`),
+      onSuccess: () => Effect.logInfo(`${some(files)} changed, and the workers have been replaced`)
+    }).pipe(Effect.ignoreCause)
+
+const some = (files: ReadonlyArray<string>): string =>
+  files.length > 3 ? `${files.slice(0, 2).join(", ")} and ${files.length - 2} more files` : files.join(", ")
 
 /** Builds the host functions, which may use the runtime that they are for. */
 const serveHost = <R, Self>(
@@ -379,7 +558,7 @@ const serveHost = <R, Self>(
 /** A runtime that waits until it has been started: Python may call while it is. */
 const whenStarted = (
   started: Deferred.Deferred<Runtime>,
-  environment: PythonEnvironment.PythonEnvironment
+  environment: () => PythonEnvironment.PythonEnvironment
 ): Runtime => {
   const runtime = Deferred.await(started)
   return {
@@ -393,7 +572,13 @@ const whenStarted = (
         return Effect.flatMap(runtime, ({ evaluate }) => evaluate(schema, bindings, options)(literal, ...values))
       },
     stats: Effect.flatMap(runtime, ({ stats }) => stats),
-    environment
+    status: Effect.flatMap(runtime, ({ status }) => status),
+    statusChanges: Stream.unwrap(Effect.map(runtime, ({ statusChanges }) => statusChanges)),
+    reload: Effect.flatMap(runtime, ({ reload }) => reload),
+    resize: (workers) => Effect.flatMap(runtime, ({ resize }) => resize(workers)),
+    get environment() {
+      return environment()
+    }
   }
 }
 
@@ -439,6 +624,14 @@ export interface ServiceClass<Self, Id extends string> extends Context.ServiceCl
   readonly evaluate: Evaluate<Self>
   /** @see {@link stats} */
   readonly stats: Effect.Effect<Stats, never, Self>
+  /** @see {@link status} */
+  readonly status: Effect.Effect<Status, never, Self>
+  /** @see {@link statusChanges} */
+  readonly statusChanges: Stream.Stream<Status, never, Self>
+  /** @see {@link reload} */
+  readonly reload: Effect.Effect<void, SynapseError, Self>
+  /** @see {@link resize} */
+  readonly resize: (workers: Workers) => Effect.Effect<void, SynapseError, Self>
 }
 
 /**
@@ -485,7 +678,11 @@ export const Service =
           rememberPlace(literal, evaluate)
           return key.use((runtime) => runtime.evaluate(schema, bindings, options)(literal, ...values))
         },
-      stats: key.use((runtime) => runtime.stats)
+      stats: key.use((runtime) => runtime.stats),
+      status: key.use((runtime) => runtime.status),
+      statusChanges: Stream.unwrap(key.useSync((runtime) => runtime.statusChanges)),
+      reload: key.use((runtime) => runtime.reload),
+      resize: (workers) => key.use((runtime) => runtime.resize(workers))
     }
     return Object.assign(key, functions, {
       layer,
@@ -681,6 +878,57 @@ export const evaluate: Evaluate<Synapse> = Synapse.evaluate
  * @since 0.1.0
  */
 export const stats: Effect.Effect<Stats, never, Synapse> = Synapse.stats
+
+/**
+ * The workers and what they have: process ids, states, calls, memory, restarts, the last end.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const status: Effect.Effect<Status, never, Synapse> = Synapse.status
+
+/**
+ * The status whenever it is another one: at once when a worker comes or goes, and otherwise within a second.
+ *
+ * **Example** (Waiting until two workers are ready)
+ *
+ * ```ts
+ * import { Stream } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const ready = Synapse.statusChanges.pipe(
+ *   Stream.filter(({ workers }) => workers.filter(({ state }) => state === "ready").length >= 2),
+ *   Stream.take(1),
+ *   Stream.runDrain
+ * )
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const statusChanges: Stream.Stream<Status, never, Synapse> = Synapse.statusChanges
+
+/**
+ * Replaces the workers by new ones that read the module's files anew.
+ *
+ * **Details**
+ *
+ * Its requirements are looked at too, and installed where they have changed. When all of the new workers are ready they take
+ * the calls, and the old ones finish what they have. Where one does not come up, it fails and the old ones go on. A runtime
+ * that failed with `RestartLimit` starts over.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const reload: Effect.Effect<void, SynapseError, Synapse> = Synapse.reload
+
+/**
+ * Changes the number of workers. New ones are started in the background; those that are too many finish what they have.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const resize: (workers: Workers) => Effect.Effect<void, SynapseError, Synapse> = Synapse.resize
 
 /**
  * The runtime of a Python module, with the Node services it needs.

@@ -216,14 +216,14 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 }
 
 /**
- * A worker did not come up: an option is wrong, its module does not import, it left or stayed silent before saying
+ * A worker did not come up: an option is wrong, its module does not import, the call that warms it up fails, it left or stayed silent before saying
  * hello, it speaks another version of the protocol, or it could not be spawned.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
-  kind: Schema.Literals(["options", "import", "exit", "timeout", "protocol", "spawn"]),
+  kind: Schema.Literals(["options", "import", "warmUp", "exit", "timeout", "protocol", "spawn"]),
   detail: Schema.String,
   /** What the module raised while it was imported, or one of its `on_start` functions. */
   exception: Schema.optionalKey(ExceptionInfo),
@@ -629,7 +629,7 @@ export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/Restar
   override get message(): string {
     return (
       `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again. ` +
-      `Mend what ends it and build the layer again` +
+      `Mend what ends it, then run Synapse.reload or build the layer again` +
       tail("The last exits", this.exits.join("\n"))
     )
   }

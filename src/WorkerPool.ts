@@ -1,9 +1,9 @@
 /**
  * Supervised workers behind one door.
  *
- * The pool starts its workers, sends each call to the least loaded one, lets calls wait while there is no room, and
- * starts a worker again when it ends, with growing pauses and under a budget. It knows connections and nothing beneath
- * them.
+ * The pool keeps as many workers as are wanted: it starts them, starts those again that end, with growing pauses and under
+ * a budget, replaces those that have served long enough or leave, and lets go of those that nobody needs. A worker that is
+ * replaced finishes what it has. Which worker takes a call is the dispatcher's. It knows connections and nothing beneath them.
  *
  * @since 0.1.0
  */
@@ -14,10 +14,20 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as PubSub from "effect/PubSub"
+import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import { type Connection, type Stats, synchronousMethods } from "./Connection.ts"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import type { Connection, Stats } from "./Connection.ts"
+import { Dispatcher, type Seat } from "./internal/dispatcher.ts"
+import { nativeSleep } from "./internal/nativeSleep.ts"
+import { quietSleep } from "./internal/quietSleep.ts"
+import { Recycling, type Wear } from "./internal/recycling.ts"
+import { Restarts } from "./internal/restarts.ts"
 import type { Served } from "./internal/serving.ts"
-import { Closed, Overloaded, RestartLimit, StartFailed, SynapseError } from "./SynapseError.ts"
+import { Closed, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
  * When a worker that ended is started again.
@@ -30,8 +40,13 @@ export interface RestartOptions {
   readonly max?: number | undefined
   /** The time within which ends are counted. Default: 30 seconds. */
   readonly window?: Duration.Input | undefined
-  /** The pause before the first restart; it doubles with each one within the window, up to 5 seconds. Default: 50 ms. */
+  /**
+   * The pause before the first restart; it doubles with each one that counts, up to 5 seconds. Each is up to a fifth
+   * shorter or longer. Default: 50 ms.
+   */
   readonly backoff?: Duration.Input | undefined
+  /** After so long without an end, the count begins anew. Default: 30 seconds. */
+  readonly resetAfter?: Duration.Input | undefined
 }
 
 /**
@@ -51,22 +66,62 @@ export interface QueueOptions {
 }
 
 /**
+ * When a worker has served long enough. Its replacement is started first; then it finishes what it has, and leaves.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RecycleOptions {
+  /** After about so many calls. Default: never. */
+  readonly afterCalls?: number | undefined
+  /** At an age. Default: never. */
+  readonly afterAge?: Duration.Input | undefined
+  /**
+   * When the process uses so much memory, looked at every second. `"auto"`: when it has grown three times in a row, by a
+   * MiB and by 1 % at least, each time over 100 calls. Default: never.
+   */
+  readonly afterMemoryMiB?: number | "auto" | undefined
+}
+
+/**
+ * How many workers there are.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Size {
+  /** So many are always there. 0: the first call starts the first one. */
+  readonly min: number
+  /** So many there are at most: another one is started when a call has to wait. At least 1. */
+  readonly max: number
+}
+
+/**
  * What {@link make} needs.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
-  /** The number of workers, at least 1. */
-  readonly size: number
+  readonly size: Size
+  /** After how long without a call a worker beyond `min` leaves. Default: 1 minute. */
+  readonly idleTimeToLive?: Duration.Input | undefined
   readonly restart?: RestartOptions | undefined
   readonly queue?: QueueOptions | undefined
-  /**
-   * Connects to a new worker; the scope owns it. `onChange` has to be called whenever the worker can take more calls
-   * than before, or none any more.
-   */
-  readonly acquire: (onChange: () => void) => Effect.Effect<Connection, SynapseError, Scope.Scope>
+  readonly recycle?: RecycleOptions | "auto" | undefined
+  /** Whether every call has a worker of its own, which leaves after it. Default: `false`. */
+  readonly oneShot?: boolean | undefined
+  readonly acquire: Acquire
 }
+
+/**
+ * Connects to a new worker; the scope owns it. `onChange` has to be called whenever a call ends or an object is let go of,
+ * and whenever the worker takes no more calls.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Acquire = (onChange: () => void) => Effect.Effect<Connection, SynapseError, Scope.Scope>
 
 /**
  * How a worker is chosen for a call.
@@ -82,6 +137,63 @@ export interface UseOptions {
   readonly parent?: Served | undefined
   /** The call had a worker before, and comes before those that never had one. */
   readonly returned?: boolean | undefined
+  /** Calls with the same key go to the same worker while that one takes calls. */
+  readonly affinity?: string | undefined
+}
+
+/**
+ * A worker as {@link Status} shows it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WorkerStatus {
+  /** Counts the workers of a runtime. */
+  readonly id: number
+  /** The process id; nothing before the worker said hello. */
+  readonly pid: number | undefined
+  /** `"draining"`: it takes no more calls and finishes what it has. */
+  readonly state: "starting" | "ready" | "draining"
+  /** Calls it has now, those included that were given up and not answered yet. */
+  readonly inFlight: number
+  /** Calls it has had. */
+  readonly calls: number
+  /** Its resident memory, where that can be had. */
+  readonly memoryBytes: number | undefined
+  /** When it was started, in milliseconds since the epoch. */
+  readonly startedAt: number
+}
+
+/**
+ * A runtime at a moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Status {
+  /** `"failed"`: the restart budget is used up, and calls fail until a reload. */
+  readonly state: "running" | "failed" | "closed"
+  readonly workers: ReadonlyArray<WorkerStatus>
+  /** Calls that wait for a worker. */
+  readonly waiting: number
+  /** How often a worker was started again after it had ended. */
+  readonly restarts: number
+  /** The last end of a worker that nobody had asked for. */
+  readonly lastExit: WorkerEnd | undefined
+}
+
+/**
+ * How a worker ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WorkerEnd {
+  /** The {@link WorkerStatus.id}. */
+  readonly id: number
+  /** In milliseconds since the epoch. */
+  readonly at: number
+  readonly error: SynapseError
 }
 
 /**
@@ -99,38 +211,60 @@ export interface WorkerPool {
   ) => Effect.Effect<A, SynapseError, R>
   /** What is open on all workers. */
   readonly stats: () => Stats
+  readonly status: Effect.Effect<Status>
+  /**
+   * The status, whenever it is another one: at once when a worker comes or goes, and otherwise within a second. Ends with
+   * the pool.
+   */
+  readonly statusChanges: Stream.Stream<Status>
+  /**
+   * Starts new workers with `acquire`, has them take the calls once all are ready, and lets the others finish. Where one does
+   * not come up, it fails and nothing has changed. A pool that gave up goes on.
+   */
+  readonly reload: (acquire: Acquire) => Effect.Effect<void, SynapseError>
+  /** Wants another number of workers. Those that are too many finish what they have. */
+  readonly resize: (size: Size) => Effect.Effect<void>
 }
 
-interface Slot {
+interface Worker {
+  readonly id: number
+  readonly generation: Generation
+  readonly startedAt: number
+  readonly wear: Wear
+  /** The one that goes when this one is ready. */
+  readonly replaces: Worker | undefined
+  state: WorkerStatus["state"]
   connection: Connection | undefined
-  /** Calls that were given this worker and have not reached its connection yet. */
-  reserved: number
+  seat: Seat | undefined
+  /** Whether it leaves because it wanted to, and when it wants to. */
+  leftByItself: boolean
+  /** Ticks without a call, and the calls it had had at the last one. */
+  idleTicks: number
+  served: number
+  /** Succeeds when the worker has said hello, fails when it will not. */
+  readonly ready: Deferred.Deferred<void, SynapseError>
+  /** Succeeds when the worker is not wanted any more and has nothing left to do. */
+  readonly finished: Deferred.Deferred<void>
 }
 
-interface Waiter {
-  readonly resume: (effect: Effect.Effect<Slot, SynapseError>) => void
-  slot: Slot | undefined
+/** Workers that were started from the same files. */
+interface Generation {
+  readonly acquire: Acquire
 }
 
-/** Calls that wait, of synchronous and of asynchronous handlers: room for one kind is not room for the other. */
-interface Waiting {
-  /** Those of synchronous handlers that had a worker before. */
-  readonly returned: Set<Waiter>
-  readonly synchronous: Set<Waiter>
-  readonly asynchronous: Set<Waiter>
-}
-
-interface End {
-  /** How it ended; nothing for a worker that leaves in order. */
-  readonly error: SynapseError | undefined
-  readonly wasReady: boolean
-}
-
-const maxBackoffMillis = 5000
-const defaultQueueCapacity = 1024
+/** How often workers are looked at that may have served long enough, or have nothing to do. */
+const tickMillis = 1000
+/** How long a worker that ended may take to be cleared away before another one is started. */
+const clearingMillis = 1000
+/** A worker that leaves by itself so soon after its hello counts as one that ended. */
+const tooSoonMillis = 1000
+/** How long nothing is recycled after a replacement that did not come up. */
+const recyclePauseMillis = 30_000
+/** How often the status is looked at while somebody listens. */
+const statusMillis = 1000
 
 /**
- * Starts a pool and waits until every worker has said hello.
+ * Starts a pool and waits until the workers that are always there have said hello.
  *
  * **Details**
  *
@@ -144,211 +278,325 @@ export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<WorkerPool, SynapseError, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const slots: Array<Slot> = Array.from({ length: options.size }, () => ({ connection: undefined, reserved: 0 }))
-  const waiting: Waiting = { returned: new Set(), synchronous: new Set(), asynchronous: new Set() }
-  let synchronous: ReadonlySet<string> = new Set()
-  const stopped = yield* Deferred.make<never, SynapseError>()
-  const restarts = makeRestarts(options.restart)
-  let stoppedWith: SynapseError | undefined
+  const random = yield* Random.Random
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const oneShot = options.oneShot ?? false
+  const idleMillis = Duration.toMillis(options.idleTimeToLive ?? "1 minute")
+  const restarts = new Restarts(options.restart)
+  const recycling = new Recycling(options.recycle)
+  const changes = yield* PubSub.sliding<void>(1)
+  const reloading = yield* Semaphore.make(1)
+  const workers = new Set<Worker>()
+  const fibers = new Map<Worker | symbol, Fiber.Fiber<unknown>>()
+  let size = options.size
+  /** How many workers there should be now, from `size.min` to `size.max`. */
+  let wanted = size.min
+  let generation: Generation = { acquire: options.acquire }
+  let state: Status["state"] = "running"
+  let started = false
+  let lastExit: WorkerEnd | undefined
+  let lastId = 0
+  /** Workers that will be started when a pause is over. */
+  let pausing = 0
+  let recycleAgainAt = 0
 
-  const stop = (error: SynapseError): void => {
-    if (stoppedWith !== undefined) return
-    stoppedWith = error
-    Deferred.doneUnsafe(stopped, Exit.fail(error))
-    for (const waiters of [waiting.returned, waiting.synchronous, waiting.asynchronous]) {
-      for (const waiter of waiters) waiter.resume(Effect.fail(error))
-      waiters.clear()
+  const now = (): number => clock.currentTimeMillisUnsafe()
+  const changed = (): void => void PubSub.publishUnsafe(changes, undefined)
+
+  const isRunning = (): boolean => state === "running"
+
+  /** Runs an effect until it is over or the pool is. */
+  const run = (effect: Effect.Effect<unknown>, as: Worker | symbol = Symbol()): void => {
+    const fiber = runFork(effect)
+    fibers.set(as, fiber)
+    fiber.addObserver(() => fibers.delete(as))
+  }
+  // A logger that fails is no reason to leave the calls without a worker.
+  const log = (message: Effect.Effect<void>): void => run(Effect.ignoreCause(message))
+
+  const count = (is: (worker: Worker) => boolean): number => {
+    let found = 0
+    for (const worker of workers) if (is(worker)) found++
+    return found
+  }
+  const isReplacement = ({ replaces }: Worker): boolean => replaces?.state === "ready"
+  /** The workers that there are of those that are wanted: one that is to replace another is not one more. */
+  const isWanted = (worker: Worker): boolean =>
+    worker.generation === generation && worker.state !== "draining" && !isReplacement(worker)
+
+  const dispatcher = new Dispatcher({
+    queue: options.queue,
+    oneShot,
+    onWait: () => {
+      const starting = pausing + count((worker) => worker.state === "starting" && isWanted(worker))
+      if (wanted >= size.max || starting >= dispatcher.waiting) return
+      wanted++
+      fill()
+    },
+    onSpent: (seat) => {
+      for (const worker of workers) if (worker.seat === seat) retire(worker)
+      fill()
     }
+  })
+
+  /** Starts what is missing, and lets go of what is too many. */
+  const fill = (): void => {
+    if (!isRunning()) return
+    const there = Array.from(workers).filter(isWanted)
+    // A worker that fails to start may use up the budget.
+    for (let missing = wanted - pausing - there.length; missing > 0 && isRunning(); missing--) start(generation)
+    // Those that are not ready yet go first, then the youngest.
+    there.sort((a, b) => Number(a.state === "ready") - Number(b.state === "ready") || b.id - a.id)
+    for (const worker of there.slice(0, Math.max(0, there.length - wanted))) retire(worker)
   }
 
-  const leastLoaded = (isSynchronous: boolean): Slot | undefined => {
-    let best: Slot | undefined
-    let bestLoad = Number.POSITIVE_INFINITY
-    for (const slot of slots) {
-      const { connection, reserved } = slot
-      if (connection === undefined || connection.room(isSynchronous) <= reserved) continue
-      const load = connection.load() + reserved
-      if (load < bestLoad) {
-        best = slot
-        bestLoad = load
-      }
+  const start = (of: Generation, replaces?: Worker): Worker => {
+    const worker: Worker = {
+      id: ++lastId,
+      generation: of,
+      startedAt: now(),
+      wear: recycling.follow(),
+      replaces,
+      state: "starting",
+      connection: undefined,
+      seat: undefined,
+      leftByItself: false,
+      idleTicks: 0,
+      served: 0,
+      ready: Deferred.makeUnsafe(),
+      finished: Deferred.makeUnsafe()
     }
-    return best
+    workers.add(worker)
+    run(live(worker), worker)
+    changed()
+    return worker
   }
 
-  const admit = (): void => {
-    admitFrom(waiting.returned, true)
-    if (waiting.returned.size === 0) admitFrom(waiting.synchronous, true)
-    admitFrom(waiting.asynchronous, false)
-  }
-  const admitFrom = (waiters: Set<Waiter>, isSynchronous: boolean): void => {
-    for (const waiter of waiters) {
-      const slot = leastLoaded(isSynchronous)
-      if (slot === undefined) return
-      waiters.delete(waiter)
-      slot.reserved++
-      waiter.slot = slot
-      waiter.resume(Effect.succeed(slot))
-    }
+  /** Gives a worker that has said hello the calls that wait. */
+  const serve = (worker: Worker): void => {
+    if (worker.state !== "starting" || worker.connection === undefined) return
+    worker.state = "ready"
+    worker.seat = dispatcher.add(worker.connection)
+    if (worker.replaces !== undefined) retire(worker.replaces)
+    changed()
   }
 
-  const waitersOf = (isSynchronous: boolean, returned: boolean): Set<Waiter> => {
-    if (!isSynchronous) return waiting.asynchronous
-    return returned ? waiting.returned : waiting.synchronous
+  /** Gives a worker no more calls; it finishes what it has. */
+  const retire = (worker: Worker): void => {
+    if (worker.state === "draining") return
+    worker.state = "draining"
+    if (worker.seat !== undefined) dispatcher.remove(worker.seat)
+    finish(worker)
+    changed()
   }
 
-  // A reserved place is given back by whoever waited for it: by making its call, or by being interrupted before. An
-  // interruption may come when the place is not reserved any more and the call not made yet: the next waiter is told.
-  const waitAndUse = <A, R>(
-    waiters: Set<Waiter>,
-    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
-  ): Effect.Effect<A, SynapseError, R> =>
-    Effect.uninterruptibleMask((restore) => {
-      let waiter: Waiter | undefined
-      const wait = Effect.callback<Slot, SynapseError>((resume) => {
-        if (stoppedWith !== undefined) return resume(Effect.fail(stoppedWith))
-        waiter = { resume, slot: undefined }
-        waiters.add(waiter)
-        // The fiber may have made way for others since it found no room.
-        admit()
-      })
-      const giveUp = Effect.sync(() => {
-        if (waiter === undefined) return
-        waiters.delete(waiter)
-        if (waiter.slot !== undefined) waiter.slot.reserved--
-        admit()
-      })
-      return Effect.flatMap(
-        Effect.onInterrupt(restore(wait), () => giveUp),
-        (slot) => {
-          slot.reserved--
-          // The worker may have ended since: this call has been admitted and only waits for the next.
-          if (slot.connection === undefined)
-            return restore(stoppedWith === undefined ? waitAndUse(waiters, call) : Effect.fail(stoppedWith))
-          return Effect.onInterrupt(restore(call(slot.connection)), () => Effect.sync(admit))
-        }
-      )
-    })
-
-  // Every connection there is, those included that leave.
-  const connections = new Set<Connection>()
-  const connectionOf = (owner: object): Connection | undefined => {
-    for (const connection of connections) if (connection.owner === owner) return connection
-    return undefined
+  const finish = ({ connection, finished, leftByItself, seat, state }: Worker): void => {
+    if (state !== "draining" || leftByItself) return
+    if (connection !== undefined && !(connection.isIdle() && (seat?.reserved ?? 0) === 0)) return
+    Deferred.doneUnsafe(finished, Exit.void)
   }
 
-  const use: WorkerPool["use"] = (method, call, how) =>
-    Effect.suspend(() => {
-      if (stoppedWith !== undefined) return Effect.fail(stoppedWith)
-      const isSynchronous = synchronous.has(method)
-      const parent = how?.parent
-      const waitsForIt = parent && connectionOf(parent.owner)
-      // A fiber may go on when the call is over that it was started for: then nobody waits.
-      if (waitsForIt?.isOpen() && waitsForIt.has(parent!.call)) return call(waitsForIt)
-      const returned = how?.returned ?? false
-      const waiters = waitersOf(isSynchronous, returned)
-      const isFirst = waiters.size === 0 && (waiters !== waiting.synchronous || waiting.returned.size === 0)
-      const slot = isFirst ? leastLoaded(isSynchronous) : undefined
-      if (slot !== undefined) return call(slot.connection!)
-      // It was admitted before.
-      if (returned) return waitAndUse(waiters, call)
-      const capacity = options.queue?.capacity ?? defaultQueueCapacity
-      if (options.queue?.whenFull === "reject" && waiting.synchronous.size + waiting.asynchronous.size >= capacity) {
-        return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
-      }
-      return waitAndUse(waiters, call)
-    })
+  const onChange = (worker: Worker): void => {
+    if (worker.state === "draining") return finish(worker)
+    dispatcher.admit()
+    const served = worker.connection?.served() ?? 0
+    if (recycling.isUsedUp(served)) recycle(worker, `has had ${served} calls`)
+  }
 
-  // Workers that said that they leave: out of their slot, with calls to finish.
-  const draining = new Set<Fiber.Fiber<void>>()
-  const drain = (connection: Connection, scope: Scope.Closeable): Effect.Effect<void> =>
-    Effect.exit(Effect.raceFirst(connection.ended, Deferred.await(stopped))).pipe(
-      Effect.interruptible,
-      Effect.flatMap((exit) => Scope.close(scope, exit)),
-      Effect.forkDetach,
-      Effect.flatMap((fiber) =>
-        Effect.sync(() => {
-          draining.add(fiber)
-          fiber.addObserver(() => draining.delete(fiber))
-        })
+  /** Starts what replaces a worker. */
+  const recycle = (worker: Worker, why: string): void => {
+    if (!isRunning() || worker.state !== "ready" || worker.generation !== generation) return
+    // One after the other: all of them at once would take twice the memory.
+    if (now() < recycleAgainAt || count(isReplacement) > 0) return
+    log(Effect.logDebug(`The Python worker ${worker.connection!.hello.pid} ${why} and is replaced`))
+    start(generation, worker)
+  }
+
+  const acquire = (worker: Worker): Effect.Effect<Connection, SynapseError, Scope.Scope> =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.tap(restore(worker.generation.acquire(() => onChange(worker))), (connection) =>
+        Effect.acquireRelease(
+          Effect.sync(() => dispatcher.connections.add(connection)),
+          () => Effect.sync(() => dispatcher.connections.delete(connection))
+        )
       )
     )
 
-  const acquire = Effect.uninterruptibleMask((restore) =>
-    Effect.tap(restore(options.acquire(admit)), (connection) =>
-      Effect.acquireRelease(
-        Effect.sync(() => connections.add(connection)),
-        () => Effect.sync(() => connections.delete(connection))
-      )
-    )
-  )
-
-  // Serves one worker from its start until it ends or leaves.
-  const serve = (slot: Slot, onReady: () => void): Effect.Effect<End> =>
+  /** The life of one worker, from its start until everything of it is gone. */
+  const live = (worker: Worker): Effect.Effect<void> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
-        let wasReady = false
-        const run = Effect.gen(function* () {
-          const connection = yield* Scope.provide(acquire, scope)
-          slot.connection = connection
-          synchronous = synchronousMethods(connection.hello)
-          wasReady = true
-          onReady()
-          admit()
-          yield* Effect.raceFirst(connection.ended, connection.leaving)
-          return connection
+        const serving = Effect.gen(function* () {
+          const connection = yield* Scope.provide(acquire(worker), scope)
+          const readyAt = now()
+          worker.connection = connection
+          Deferred.doneUnsafe(worker.ready, Exit.void)
+          // Those of a reload begin together.
+          if (worker.generation === generation) serve(worker)
+          yield* Effect.raceFirst(connection.leaving, connection.ended)
+          onLeft(worker, now() - readyAt)
+          return yield* connection.ended
         })
-        const exit = yield* Effect.exit(restore(Effect.raceFirst(run, Deferred.await(stopped))))
-        slot.connection = undefined
-        if (Exit.isSuccess(exit)) {
-          yield* drain(exit.value, scope)
-          return { wasReady, error: undefined }
-        }
-        yield* Scope.close(scope, exit)
-        return { wasReady, error: yield* Effect.flip(Effect.failCause(exit.cause)) }
+        const exit = yield* Effect.exit(restore(Effect.raceFirst(serving, Deferred.await(worker.finished))))
+        const closing = yield* Effect.forkDetach(Scope.close(scope, exit))
+        if (Exit.isFailure(exit) && worker.state !== "draining") onEnded(worker, exit.cause, Fiber.await(closing))
+        retire(worker)
+        Deferred.doneUnsafe(worker.ready, Exit.fail(closed))
+        yield* Fiber.await(closing)
+        workers.delete(worker)
+        changed()
+        fill()
       })
     )
 
-  const supervise = (slot: Slot, started: Deferred.Deferred<void, SynapseError>) =>
-    Effect.gen(function* () {
-      while (true) {
-        const { error, wasReady } = yield* serve(slot, () => Deferred.doneUnsafe(started, Exit.void))
-        if (error === undefined) continue
-        // Fails the start of the pool, and does nothing after it.
-        if (Deferred.doneUnsafe(started, Exit.fail(error)) || stoppedWith !== undefined) return
-        const pause = restarts.next(clock.currentTimeMillisUnsafe(), error, wasReady)
-        if (pause === undefined) return stop(restarts.limit())
-        // A logger that fails is no reason to leave the calls without a worker.
-        yield* Effect.ignoreCause(Effect.logWarning(error.message))
-        yield* Effect.sleep(pause)
-      }
-    }).pipe(
-      Effect.catchCause((cause) =>
-        Effect.sync(() => {
-          if (Cause.hasInterruptsOnly(cause)) return
-          const error = supervisorFailed(cause)
-          Deferred.doneUnsafe(started, Exit.fail(error))
-          stop(error)
-        })
+  const onLeft = (worker: Worker, afterMillis: number): void => {
+    worker.leftByItself = true
+    const wasWanted = isWanted(worker)
+    retire(worker)
+    if (wasWanted && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
+    else fill()
+  }
+
+  const onEnded = (worker: Worker, cause: Cause.Cause<SynapseError>, cleared: Effect.Effect<unknown>): void => {
+    if (Cause.hasInterruptsOnly(cause)) return
+    const failure = Cause.findErrorOption(cause)
+    const error = Option.getOrElse(failure, () => supervisorFailed(cause))
+    const wasReady = worker.connection !== undefined
+    const wasWanted = isWanted(worker)
+    const wasReplacement = isReplacement(worker)
+    // The one call of such a worker may do what it likes.
+    const wasSpent = oneShot && worker.seat?.isOpen === false
+    Deferred.doneUnsafe(worker.ready, Exit.fail(error))
+    lastExit = { id: worker.id, at: now(), error }
+    retire(worker)
+    // Trying again mends nothing.
+    if (Option.isNone(failure)) return giveUp(error)
+    if (wasReplacement) {
+      recycleAgainAt = now() + recyclePauseMillis
+      log(Effect.logWarning(`The replacement of a worker did not come up, so that it goes on: ${error.message}`))
+    } else if (wasWanted && !wasSpent && (wasReady || started)) startAgain(error, wasReady, cleared)
+  }
+
+  const startAgain = (error: SynapseError, wasReady: boolean, cleared: Effect.Effect<unknown>): void => {
+    const pause = restarts.next(now(), error, wasReady, random.nextDoubleUnsafe())
+    if (pause === undefined) return giveUp(restarts.limit())
+    log(Effect.logWarning(error.message))
+    pausing++
+    run(
+      // A function of the host that cannot be interrupted is no reason to go without a worker.
+      Effect.raceFirst(cleared, nativeSleep(clearingMillis)).pipe(
+        Effect.andThen(Effect.sleep(pause)),
+        Effect.ensuring(Effect.sync(() => pausing--)),
+        Effect.andThen(Effect.sync(fill))
       )
     )
+  }
 
-  const started = slots.map(() => Deferred.makeUnsafe<void, SynapseError>())
-  yield* Effect.acquireRelease(
-    Effect.forEach(slots, (slot, index) => Effect.forkDetach(Effect.interruptible(supervise(slot, started[index]!)))),
-    // All at once: sixteen workers close in the grace of one.
-    (fibers) =>
-      Effect.suspend(() => {
-        stop(new SynapseError({ reason: new Closed({ delivery: "notSent" }) }))
-        return Fiber.interruptAll([...fibers, ...draining])
-      })
+  const giveUp = (error: SynapseError): void => {
+    state = "failed"
+    dispatcher.close(error)
+    for (const fiber of fibers.values()) fiber.interruptUnsafe()
+    changed()
+  }
+
+  const tick = Effect.gen(function* () {
+    for (const worker of Array.from(workers)) {
+      const { connection } = worker
+      if (connection === undefined || worker.state !== "ready") continue
+      const served = connection.served()
+      const isIdle = connection.isIdle() && connection.load() === 0 && served === worker.served
+      worker.idleTicks = isIdle ? worker.idleTicks + 1 : 0
+      worker.served = served
+      if (worker.idleTicks * tickMillis >= idleMillis && wanted > size.min && isWanted(worker)) {
+        wanted--
+        retire(worker)
+        continue
+      }
+      const vitals = recycling.watchesMemory ? yield* connection.inspect : undefined
+      const why = worker.wear.isDue(now() - worker.startedAt, served, vitals?.memoryBytes)
+      if (why !== undefined) recycle(worker, why)
+    }
+  })
+
+  yield* Effect.acquireRelease(Effect.void, () =>
+    Effect.suspend(() => {
+      state = "closed"
+      dispatcher.close(closed)
+      // All at once: sixteen workers close in the grace of one.
+      return Effect.andThen(Fiber.interruptAll(fibers.values()), PubSub.shutdown(changes))
+    })
   )
-  yield* Effect.forEach(started, Deferred.await, { concurrency: "unbounded", discard: true })
+  yield* Effect.andThen(quietSleep(tickMillis), tick).pipe(Effect.forever, Effect.interruptible, Effect.forkScoped)
+  fill()
+  yield* Effect.forEach(Array.from(workers), ({ ready }) => Deferred.await(ready), {
+    concurrency: "unbounded",
+    discard: true
+  })
+  started = true
+
+  const reload: WorkerPool["reload"] = (acquire) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        if (state === "closed") return yield* Effect.fail(closed)
+        const next: Generation = { acquire }
+        const fresh = Array.from({ length: Math.max(1, wanted) }, () => start(next))
+        const exit = yield* Effect.exit(
+          restore(
+            Effect.forEach(fresh, ({ ready }) => Deferred.await(ready), { concurrency: "unbounded", discard: true })
+          )
+        )
+        if (Exit.isFailure(exit)) {
+          yield* Fiber.interruptAll(fresh.flatMap((worker) => fibers.get(worker) ?? []))
+          return yield* exit
+        }
+        generation = next
+        wanted = Math.max(wanted, 1)
+        if (state === "failed") {
+          restarts.reset()
+          dispatcher.reopen()
+          state = "running"
+        }
+        fresh.forEach(serve)
+        for (const worker of Array.from(workers)) if (worker.generation !== next) retire(worker)
+        fill()
+      })
+    ).pipe(reloading.withPermit)
+
+  const status = Effect.gen(function* () {
+    const shown = yield* Effect.forEach(Array.from(workers), (worker) =>
+      Effect.map(worker.connection?.inspect ?? Effect.succeed(undefined), (vitals): WorkerStatus => {
+        const { connection, id, startedAt, state } = worker
+        return {
+          id,
+          pid: connection?.hello.pid,
+          state,
+          inFlight: connection?.load() ?? 0,
+          calls: connection?.served() ?? 0,
+          memoryBytes: vitals?.memoryBytes,
+          startedAt
+        }
+      })
+    )
+    return { state, workers: shown, waiting: dispatcher.waiting, restarts: restarts.count, lastExit }
+  })
+
+  const statusChanges = Effect.map(PubSub.subscribe(changes), (subscription) =>
+    Stream.succeed(undefined).pipe(
+      Stream.concat(
+        Stream.merge(Stream.fromSubscription(subscription), Stream.fromEffectRepeat(quietSleep(statusMillis)), {
+          haltStrategy: "left"
+        })
+      ),
+      Stream.concat(Stream.succeed(undefined)),
+      Stream.mapEffect(() => status),
+      Stream.changesWith(isSame)
+    )
+  ).pipe(Stream.unwrap, Stream.scoped)
 
   const stats = (): Stats => {
     const total = { calls: 0, streams: 0, hostCalls: 0, handles: 0 }
-    for (const connection of connections) {
+    for (const connection of dispatcher.connections) {
       const { calls, handles, hostCalls, streams } = connection.stats()
       total.calls += calls
       total.streams += streams
@@ -357,8 +605,39 @@ export const make = Effect.fnUntraced(function* (
     }
     return total
   }
-  return { use, stats }
+
+  return {
+    use: dispatcher.use,
+    stats,
+    status,
+    statusChanges,
+    reload,
+    resize: (to) =>
+      Effect.sync(() => {
+        size = to
+        wanted = Math.min(Math.max(wanted, to.min), to.max)
+        fill()
+        changed()
+      })
+  }
 })
+
+const isSame = (a: Status, b: Status): boolean =>
+  a.state === b.state &&
+  a.waiting === b.waiting &&
+  a.restarts === b.restarts &&
+  a.lastExit === b.lastExit &&
+  JSON.stringify(a.workers) === JSON.stringify(b.workers)
+
+const closed = new SynapseError({ reason: new Closed({ delivery: "notSent" }) })
+
+const leftTooSoon = ({ connection }: Worker): SynapseError =>
+  new SynapseError({
+    reason: new StartFailed({
+      kind: "exit",
+      detail: `The Python worker ${connection?.hello.pid} asked to be replaced within a second of its start`
+    })
+  })
 
 // Calls fail rather than wait for a worker that nobody starts.
 const supervisorFailed = (cause: Cause.Cause<unknown>): SynapseError =>
@@ -368,30 +647,3 @@ const supervisorFailed = (cause: Cause.Cause<unknown>): SynapseError =>
       detail: `The supervision of a worker failed, which it should not: ${Cause.pretty(cause)}`
     })
   })
-
-interface Restarts {
-  /** The pause before the next start, or nothing when the budget is used up. */
-  readonly next: (nowMillis: number, error: SynapseError, wasReady: boolean) => Duration.Duration | undefined
-  readonly limit: () => SynapseError
-}
-
-const makeRestarts = (options: RestartOptions = {}): Restarts => {
-  const max = options.max ?? 5
-  const windowMillis = Duration.toMillis(options.window ?? "30 seconds")
-  const backoffMillis = Duration.toMillis(options.backoff ?? "50 millis")
-  let ends: Array<{ readonly at: number; readonly weight: number }> = []
-  const exits: Array<string> = []
-  return {
-    next: (nowMillis, error, wasReady) => {
-      exits.push(error.message)
-      if (exits.length > 3) exits.shift()
-      ends = ends.filter(({ at }) => nowMillis - at < windowMillis)
-      ends.push({ at: nowMillis, weight: wasReady ? 1 : 2 })
-      const used = ends.reduce((sum, { weight }) => sum + weight, 0)
-      return used > max
-        ? undefined
-        : Duration.millis(Math.min(maxBackoffMillis, backoffMillis * 2 ** (ends.length - 1)))
-    },
-    limit: () => new SynapseError({ reason: new RestartLimit({ max, windowMillis, exits: [...exits] }) })
-  }
-}

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, Scheduler, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Connection } from "../src/Connection.ts"
+import type { Vitals } from "../src/PythonProcess.ts"
 import { Closed, StartFailed, SynapseError } from "../src/SynapseError.ts"
 import * as WorkerPool from "../src/WorkerPool.ts"
 import * as FakeWorker from "./fixtures/FakeWorker.ts"
@@ -13,6 +14,8 @@ interface Stub {
   readonly leave: () => void
   readonly finish: () => void
   open: number
+  served: number
+  vitals: Vitals | undefined
   /** The call whose handler waits for a host function. */
   waitsIn: number | undefined
   leaving: boolean
@@ -28,6 +31,8 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
     const waiting = new Set<() => void>()
     const stub: Stub = {
       open: 0,
+      served: 0,
+      vitals: undefined,
       waitsIn: undefined,
       leaving: false,
       released: false,
@@ -46,6 +51,9 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
         stats: () => ({ calls: stub.open, streams: 0, hostCalls: 0, handles: 0 }),
         load: () => stub.open,
         isOpen: () => !stub.leaving,
+        served: () => stub.served,
+        isIdle: () => stub.open === 0,
+        inspect: Effect.sync(() => stub.vitals),
         room: (synchronous) => (stub.leaving ? 0 : synchronous ? (behaviour.room ?? 10) - stub.open : 10),
         leaving: Deferred.await(leaving),
         ended: Deferred.await(ended),
@@ -55,6 +63,7 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
             const close = () => {
               waiting.delete(done)
               stub.open--
+              stub.served++
               onChange()
             }
             const done = () => {
@@ -73,6 +82,7 @@ const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError
   return { stubs, acquire }
 }
 
+const fixed = (n: number): WorkerPool.Size => ({ min: n, max: n })
 const request = { method: "main", payload: null }
 const callOn = (pool: WorkerPool.WorkerPool) => pool.use("main", (connection) => connection.call(request))
 const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
@@ -82,7 +92,7 @@ describe("dispatch", () => {
   it.effect("goes to the least loaded worker", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 3, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(3), acquire })
       const calls = yield* Effect.forEach(Array.from({ length: 6 }), () => Effect.forkChild(callOn(pool)))
       yield* settle
       assert.deepStrictEqual(
@@ -96,7 +106,7 @@ describe("dispatch", () => {
   it.effect("waits in order when every worker has its fill, and never overfills one", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 2 })
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       const order: Array<number> = []
       yield* Effect.forEach(Array.from({ length: 6 }), (_, n) =>
         Effect.forkChild(
@@ -119,7 +129,7 @@ describe("dispatch", () => {
   it.effect("gives the place of an interrupted waiter to the next", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 1 })
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       const second = yield* Effect.forkChild(callOn(pool))
@@ -139,7 +149,7 @@ describe("dispatch", () => {
     Effect.gen(function* () {
       const { acquire } = harness({ room: 1 })
       const pool = yield* WorkerPool.make({
-        size: 1,
+        size: fixed(1),
         acquire,
         queue: { capacity: 1, whenFull: "reject" }
       })
@@ -156,7 +166,7 @@ describe("dispatch", () => {
     it.effect(`loses no place when a waiter is interrupted after ${operations} operations`, () =>
       Effect.gen(function* () {
         const { acquire, stubs } = harness({ room: 1 })
-        const pool = yield* WorkerPool.make({ size: 1, acquire })
+        const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
         const eager = Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
         yield* Effect.forkChild(callOn(pool))
         yield* settle
@@ -183,7 +193,7 @@ describe("a caller that makes way for others as it begins to wait", () => {
           for (let turns = 0; turns <= 6; turns++) {
             const { acquire, stubs } = harness({ room: 1 })
             const scope = yield* Scope.make()
-            const pool = yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
+            const pool = yield* Scope.provide(WorkerPool.make({ size: fixed(1), acquire }), scope)
             yield* Effect.forkChild(callOn(pool))
             yield* settle
             const second = yield* Effect.forkChild(
@@ -214,7 +224,7 @@ describe("calls of asynchronous handlers", () => {
   it.effect("do not wait behind synchronous ones", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 0 })
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       assert.strictEqual(stubs[0]!.open, 0)
@@ -229,7 +239,7 @@ describe("a call inside a host function", () => {
   it.effect("goes to the worker that waits for it, full or not, and waits its turn when nobody does", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 1 })
-      const pool = yield* WorkerPool.make({ size: 2, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(2), acquire })
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       const parent = { owner: stubs[0]!.connection.owner, call: 7 }
@@ -258,9 +268,9 @@ describe("a worker that leaves", () => {
   it.effect("is replaced before it has finished what it has, and takes nothing new", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       const old = yield* Effect.forkChild(callOn(pool))
-      yield* settle
+      yield* TestClock.adjust("1 second")
       stubs[0]!.leave()
       const fresh = yield* Effect.forkChild(callOn(pool))
       yield* settle
@@ -284,7 +294,8 @@ describe("a worker that leaves", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const scope = yield* Scope.make()
-      yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
+      yield* Scope.provide(WorkerPool.make({ size: fixed(1), acquire }), scope)
+      yield* TestClock.adjust("1 second")
       stubs[0]!.leave()
       yield* settle
       yield* Scope.close(scope, Exit.void)
@@ -304,7 +315,7 @@ describe("the start", () => {
       const { acquire, stubs } = harness({
         startWith: () => (++starts === 2 ? Effect.fail(error) : Effect.void)
       })
-      const failure = yield* Effect.flip(Effect.scoped(WorkerPool.make({ size: 2, acquire })))
+      const failure = yield* Effect.flip(Effect.scoped(WorkerPool.make({ size: fixed(2), acquire })))
       assert.strictEqual(failure.reason._tag, "StartFailed")
       assert.deepStrictEqual(
         stubs.map((stub) => stub.released),
@@ -319,14 +330,14 @@ describe("supervision", () => {
   it.effect("starts a worker again after a pause, and waiting calls wait for it", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       stubs[0]!.die()
       yield* settle
       assert.isTrue(stubs[0]!.released)
       const call = yield* Effect.forkChild(callOn(pool))
-      yield* TestClock.adjust("49 millis")
+      yield* TestClock.adjust("39 millis")
       assert.strictEqual(stubs.length, 1)
-      yield* TestClock.adjust("1 millis")
+      yield* TestClock.adjust("21 millis")
       yield* settle
       assert.strictEqual(stubs[1]!.open, 1)
       stubs[1]!.finish()
@@ -337,7 +348,7 @@ describe("supervision", () => {
   it.effect("gives up when the budget is used up: waiting and new calls fail with the last exits", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: 1, acquire, restart: { max: 2 } })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire, restart: { max: 2 } })
       for (let n = 0; n < 2; n++) {
         stubs.at(-1)!.die()
         yield* TestClock.adjust("1 second")
@@ -361,7 +372,7 @@ describe("supervision", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const restart = { max: 0, window: Duration.infinity }
-      const pool = yield* WorkerPool.make({ size: 1, acquire, restart })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire, restart })
       stubs[0]!.die()
       yield* settle
       assert.strictEqual((yield* Effect.flip(callOn(pool))).reason._tag, "RestartLimit")
@@ -376,7 +387,7 @@ describe("supervision", () => {
       })
       yield* Effect.provide(
         Effect.gen(function* () {
-          yield* WorkerPool.make({ size: 1, acquire })
+          yield* WorkerPool.make({ size: fixed(1), acquire })
           stubs[0]!.die()
           yield* TestClock.adjust("1 second")
           assert.strictEqual(stubs.length, 2)
@@ -392,7 +403,7 @@ describe("supervision", () => {
       const { acquire, stubs } = harness({
         startWith: () => (++starts === 2 ? Effect.die(new Error("a bug")) : Effect.void)
       })
-      const pool = yield* WorkerPool.make({ size: 1, acquire })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
       stubs[0]!.die()
       const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
       yield* TestClock.adjust("1 second")
@@ -405,7 +416,7 @@ describe("supervision", () => {
   it.effect("forgives what lies outside of the window", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      yield* WorkerPool.make({ size: 1, acquire, restart: { max: 1, window: "10 seconds" } })
+      yield* WorkerPool.make({ size: fixed(1), acquire, restart: { max: 1, window: "10 seconds" } })
       for (let n = 0; n < 6; n++) {
         stubs.at(-1)!.die()
         yield* TestClock.adjust("11 seconds")
@@ -420,7 +431,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 0 })
       const scope = yield* Scope.make()
-      const pool = yield* Scope.provide(WorkerPool.make({ size: 2, acquire }), scope)
+      const pool = yield* Scope.provide(WorkerPool.make({ size: fixed(2), acquire }), scope)
       const waiting = yield* Effect.forkChild(Effect.exit(callOn(pool)))
       yield* settle
       yield* Scope.close(scope, Exit.void)
@@ -438,7 +449,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
       const scope = yield* Scope.make()
-      yield* Scope.provide(WorkerPool.make({ size: 1, acquire }), scope)
+      yield* Scope.provide(WorkerPool.make({ size: fixed(1), acquire }), scope)
       stubs[0]!.die()
       yield* settle
       yield* Scope.close(scope, Exit.void)

@@ -83,6 +83,7 @@ export const prepare = <I, R>(
       Effect.matchEffect(
         calls.use(method, (connection) => by(connection, nested(request, current, connection)), {
           parent: current,
+          affinity: options?.affinity,
           returned
         }),
         {

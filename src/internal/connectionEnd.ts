@@ -26,9 +26,9 @@ export const protocolError = (error: unknown): SynapseError =>
 export const startFailed = (kind: StartFailed["kind"], detail: string): SynapseError =>
   new SynapseError({ reason: new StartFailed({ kind, detail }) })
 
-/** The end of a worker that still ran what was given up so long ago. */
-export const unresponsive = (pid: number, silentMillis: number): SynapseError =>
-  new SynapseError({ reason: new Unresponsive({ pid, state: "busy", silentMillis, delivery: "unknown" }) })
+/** The end of a worker that did not answer for so long, or still ran what was given up so long ago. */
+export const unresponsive = (pid: number, state: Unresponsive["state"], silentMillis: number): SynapseError =>
+  new SynapseError({ reason: new Unresponsive({ pid, state, silentMillis, delivery: "unknown" }) })
 
 /** A local process says why its socket ended; any other socket just ends. */
 export const endOf = (error: Socket.SocketError, greeted: boolean): SynapseError => {

@@ -2,17 +2,19 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
-import type { SynapseOptions as Options } from "../Synapse.ts"
+import type { HeartbeatOptions, SynapseOptions as Options, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
+import type { RecycleOptions } from "../WorkerPool.ts"
 
 type SynapseOptions = Options<unknown>
 
 const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => number | undefined, number, number]> = [
-  ["workers", ({ workers }) => workers, 1, 256],
   ["concurrency", ({ concurrency }) => concurrency, 1, 256],
   ["maxFrameSize", ({ maxFrameSize }) => maxFrameSize, 4096, 2 ** 31 - 1],
   ["queue.capacity", ({ queue }) => queue?.capacity, 0, Number.MAX_SAFE_INTEGER],
-  ["restart.max", ({ restart }) => restart?.max, 0, Number.MAX_SAFE_INTEGER]
+  ["restart.max", ({ restart }) => restart?.max, 0, Number.MAX_SAFE_INTEGER],
+  ["heartbeat.misses", ({ heartbeat }) => beating(heartbeat)?.misses, 1, Number.MAX_SAFE_INTEGER],
+  ["recycle.afterCalls", ({ recycle }) => recycling(recycle)?.afterCalls, 1, Number.MAX_SAFE_INTEGER]
 ]
 
 const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Duration.Input | undefined]> = [
@@ -21,15 +23,27 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
   ["callTimeout", ({ callTimeout }) => callTimeout],
   ["cancelGrace", ({ cancelGrace }) => cancelGrace],
   ["restart.window", ({ restart }) => restart?.window],
-  ["restart.backoff", ({ restart }) => restart?.backoff]
+  ["restart.backoff", ({ restart }) => restart?.backoff],
+  ["restart.resetAfter", ({ restart }) => restart?.resetAfter],
+  ["heartbeat.interval", ({ heartbeat }) => beating(heartbeat)?.interval],
+  ["recycle.afterAge", ({ recycle }) => recycling(recycle)?.afterAge],
+  ["workers.idleTimeToLive", ({ workers }) => (typeof workers === "object" ? workers.idleTimeToLive : undefined)],
+  ["watch.debounce", ({ watch }) => (typeof watch === "object" ? watch.debounce : undefined)]
 ]
 
 const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
   ["evaluate", ({ evaluate }) => evaluate, [true, false]],
+  ["oneShot", ({ oneShot }) => oneShot, [true, false]],
   ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
   ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
   ["environment.installer", ({ environment }) => settings(environment)?.installer, ["auto", "uv", "pip"]]
 ]
+
+const beating = (heartbeat: SynapseOptions["heartbeat"]): HeartbeatOptions | undefined =>
+  typeof heartbeat === "object" ? heartbeat : undefined
+
+const recycling = (recycle: SynapseOptions["recycle"]): RecycleOptions | undefined =>
+  typeof recycle === "object" ? recycle : undefined
 
 const settings = (environment: SynapseOptions["environment"]): EnvironmentSettings | undefined =>
   typeof environment === "string" ? { mode: environment } : environment
@@ -48,6 +62,31 @@ const isDuration = (input: Duration.Input): boolean => {
   }
 }
 
+const maxWorkers = 256
+const isInteger = (value: unknown, least: number, most: number): boolean =>
+  Number.isInteger(value) && (value as number) >= least && (value as number) <= most
+
+const wrongWorkers = (workers: Workers = 1): string | undefined => {
+  const { max, min } = typeof workers === "object" && workers !== null ? workers : { max: workers, min: undefined }
+  const name = max === workers ? "workers" : "workers.max"
+  if (max !== "cpus" && !isInteger(max, 1, maxWorkers)) {
+    return `The option \`${name}\` is ${String(max)}, not "cpus" or a whole number from 1 to ${maxWorkers}`
+  }
+  const most = max === "cpus" ? maxWorkers : max
+  if (min === undefined || isInteger(min, 0, most)) return undefined
+  return `The option \`workers.min\` is ${String(min)}, not a whole number from 0 to ${most}`
+}
+
+const wrongRecycling = (recycle: SynapseOptions["recycle"]): string | undefined => {
+  if (recycle === undefined || recycle === "auto") return undefined
+  if (typeof recycle !== "object" || recycle === null) {
+    return `The option \`recycle\` is ${JSON.stringify(recycle)}, not "auto" or when a worker is replaced`
+  }
+  const { afterMemoryMiB: mark } = recycle
+  if (mark === undefined || mark === "auto" || (Number.isFinite(mark) && mark > 0)) return undefined
+  return `The option \`recycle.afterMemoryMiB\` is ${String(mark)}, not "auto" or a number above 0`
+}
+
 const wrongOption = (options: SynapseOptions): string | undefined => {
   for (const [name, get] of texts) {
     const value = get(options)
@@ -64,6 +103,8 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
     if (value === undefined || allowed.includes(value)) continue
     return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
   }
+  const wrong = wrongWorkers(options.workers) ?? wrongRecycling(options.recycle)
+  if (wrong !== undefined) return wrong
   const { logs } = options
   if (logs !== undefined && logs !== "effect" && logs !== "ignore" && typeof logs !== "function") {
     return `The option \`logs\` is ${JSON.stringify(logs)}, not "effect", "ignore" or a function`
@@ -80,11 +121,15 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   return undefined
 }
 
+const check = (wrong: string | undefined): Effect.Effect<void, SynapseError> =>
+  wrong === undefined
+    ? Effect.void
+    : Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "options", detail: wrong }) }))
+
 /** Fails with `StartFailed` when an option has a value that it cannot have. */
 export const validateOptions = (options: SynapseOptions): Effect.Effect<void, SynapseError> =>
-  Effect.suspend(() => {
-    const detail = wrongOption(options)
-    return detail === undefined
-      ? Effect.void
-      : Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "options", detail }) }))
-  })
+  Effect.suspend(() => check(wrongOption(options)))
+
+/** The same, for one option that may change. */
+export const validateWorkers = (workers: Workers): Effect.Effect<void, SynapseError> =>
+  Effect.suspend(() => check(wrongWorkers(workers)))

@@ -1,0 +1,280 @@
+/**
+ * Which worker takes a call, and how calls wait until one has room.
+ *
+ * A worker's place in it is a seat. Calls wait in a line: in that of all seats, or, bound to one by a key, in that seat's.
+ */
+import * as Effect from "effect/Effect"
+import { type Connection, synchronousMethods } from "../Connection.ts"
+import { Overloaded, SynapseError } from "../SynapseError.ts"
+import type { QueueOptions, UseOptions, WorkerPool } from "../WorkerPool.ts"
+
+const defaultQueueCapacity = 1024
+/** Keys that are remembered; the one that was used least recently goes first. */
+const maxKeys = 65_536
+
+/** Calls that wait, of synchronous and of asynchronous handlers: room for one kind is not room for the other. */
+class Line {
+  /** Those of synchronous handlers that had a worker before. */
+  readonly returned = new Set<Waiter>()
+  readonly synchronous = new Set<Waiter>()
+  readonly asynchronous = new Set<Waiter>()
+
+  get size(): number {
+    return this.returned.size + this.synchronous.size + this.asynchronous.size
+  }
+
+  of(isSynchronous: boolean, returned: boolean): Set<Waiter> {
+    if (!isSynchronous) return this.asynchronous
+    return returned ? this.returned : this.synchronous
+  }
+
+  /** Takes all of them out. */
+  take(): ReadonlyArray<Waiter> {
+    const waiters = [...this.returned, ...this.synchronous, ...this.asynchronous]
+    this.returned.clear()
+    this.synchronous.clear()
+    this.asynchronous.clear()
+    return waiters
+  }
+}
+
+/** A worker that takes calls. */
+export interface Seat {
+  readonly connection: Connection
+  /** Calls that were given this worker and have not reached its connection yet. */
+  reserved: number
+  /** Whether it may be given calls. */
+  isOpen: boolean
+  readonly line: Line
+  readonly keys: Set<string>
+}
+
+interface Waiter {
+  /** Given the seat, or nothing when the call has to choose anew. */
+  readonly resume: (effect: Effect.Effect<Seat | undefined, SynapseError>) => void
+  seat: Seat | undefined
+}
+
+export interface Options {
+  readonly queue: QueueOptions | undefined
+  /** Whether a worker takes a single call. */
+  readonly oneShot: boolean
+  /** Called when a call begins to wait. */
+  readonly onWait: () => void
+  /** Called when the one call of a seat is over. */
+  readonly onSpent: (seat: Seat) => void
+}
+
+export class Dispatcher {
+  readonly #options: Options
+  readonly #seats = new Set<Seat>()
+  readonly #line = new Line()
+  readonly #seatOfKey = new Map<string, Seat>()
+  /** Every connection there is, those included that leave. */
+  readonly connections = new Set<Connection>()
+  #synchronous: ReadonlySet<string> | undefined
+  #refusal: SynapseError | undefined
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /** How many calls wait. */
+  get waiting(): number {
+    let waiting = this.#line.size
+    for (const { line } of this.#seats) waiting += line.size
+    return waiting
+  }
+
+  add(connection: Connection): Seat {
+    const seat: Seat = { connection, reserved: 0, isOpen: true, line: new Line(), keys: new Set() }
+    this.#synchronous = synchronousMethods(connection.hello)
+    this.#seats.add(seat)
+    this.admit()
+    return seat
+  }
+
+  /** Gives a seat no more calls; those that wait for it choose anew. */
+  remove(seat: Seat): void {
+    seat.isOpen = false
+    if (!this.#seats.delete(seat)) return
+    for (const key of seat.keys) this.#seatOfKey.delete(key)
+    for (const waiter of seat.line.take()) waiter.resume(Effect.succeed(undefined))
+  }
+
+  /** Fails the calls that wait and every one that comes, until {@link reopen}. */
+  close(error: SynapseError): void {
+    this.#refusal = error
+    for (const line of [this.#line, ...Array.from(this.#seats, (seat) => seat.line)]) {
+      for (const waiter of line.take()) waiter.resume(Effect.fail(error))
+    }
+  }
+
+  reopen(): void {
+    this.#refusal = undefined
+  }
+
+  /** Gives the calls that wait what room there is. */
+  admit = (): void => {
+    for (const seat of this.#seats) {
+      if (seat.line.size > 0) this.#admitFrom(seat.line, (synchronous) => this.#free(seat, synchronous))
+    }
+    if (this.#line.size > 0) this.#admitFrom(this.#line, (synchronous) => this.#leastLoaded(synchronous))
+  }
+
+  #admitFrom(line: Line, choose: (synchronous: boolean) => Seat | undefined): void {
+    const admit = (waiters: Set<Waiter>, synchronous: boolean): void => {
+      for (const waiter of waiters) {
+        const seat = choose(synchronous)
+        if (seat === undefined) return
+        waiters.delete(waiter)
+        seat.reserved++
+        waiter.seat = seat
+        waiter.resume(Effect.succeed(seat))
+      }
+    }
+    admit(line.returned, true)
+    if (line.returned.size === 0) admit(line.synchronous, true)
+    admit(line.asynchronous, false)
+  }
+
+  #leastLoaded(synchronous: boolean): Seat | undefined {
+    let best: Seat | undefined
+    let bestLoad = Number.POSITIVE_INFINITY
+    for (const seat of this.#seats) {
+      if (!this.#hasRoom(seat, synchronous)) continue
+      const load = seat.connection.load() + seat.reserved
+      if (load < bestLoad) {
+        best = seat
+        bestLoad = load
+      }
+    }
+    return best
+  }
+
+  #boundTo(key: string): Seat | undefined {
+    const bound = this.#seatOfKey.get(key)
+    if (bound === undefined) return undefined
+    // The last one in the map is the one that was used last.
+    this.#seatOfKey.delete(key)
+    this.#seatOfKey.set(key, bound)
+    return bound
+  }
+
+  #bind(key: string, seat: Seat): void {
+    if (this.#options.oneShot || !seat.isOpen || this.#seatOfKey.has(key)) return
+    if (this.#seatOfKey.size >= maxKeys) {
+      const [oldest, itsSeat] = this.#seatOfKey.entries().next().value!
+      itsSeat.keys.delete(oldest)
+      this.#seatOfKey.delete(oldest)
+    }
+    this.#seatOfKey.set(key, seat)
+    seat.keys.add(key)
+  }
+
+  readonly use: WorkerPool["use"] = (method, call, how) =>
+    Effect.suspend(() => {
+      if (this.#refusal !== undefined) return Effect.fail(this.#refusal)
+      const waitsForIt = this.#whereItsParentIs(how?.parent)
+      if (waitsForIt !== undefined) return call(waitsForIt)
+      // Before a worker has said what there is, a call counts as one that takes turns.
+      const synchronous = this.#synchronous?.has(method) ?? true
+      const key = how?.affinity
+      const bound = key === undefined ? undefined : this.#boundTo(key)
+      const returned = how?.returned ?? false
+      const line = bound?.line ?? this.#line
+      const waiters = line.of(synchronous, returned)
+      const isFirst = waiters.size === 0 && (waiters !== line.synchronous || line.returned.size === 0)
+      const seat = isFirst ? this.#free(bound, synchronous) : undefined
+      if (seat !== undefined) {
+        if (key !== undefined) this.#bind(key, seat)
+        return this.#give(seat, call)
+      }
+      // It was admitted before.
+      if (!returned) {
+        const { capacity = defaultQueueCapacity, whenFull } = this.#options.queue ?? {}
+        if (whenFull === "reject" && this.waiting >= capacity) {
+          return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
+        }
+      }
+      return this.#wait(method, waiters, bound !== undefined, call, how)
+    })
+
+  /** The call goes to the worker that waits for it, where it has a place. */
+  #whereItsParentIs(parent: UseOptions["parent"]): Connection | undefined {
+    if (parent === undefined) return undefined
+    for (const connection of this.connections) {
+      // A fiber may go on when the call is over that it was started for: then nobody waits.
+      if (connection.owner === parent.owner)
+        return connection.isOpen() && connection.has(parent.call) ? connection : undefined
+    }
+    return undefined
+  }
+
+  #free(bound: Seat | undefined, synchronous: boolean): Seat | undefined {
+    if (bound === undefined) return this.#leastLoaded(synchronous)
+    return this.#hasRoom(bound, synchronous) ? bound : undefined
+  }
+
+  #hasRoom({ connection, isOpen, reserved }: Seat, synchronous: boolean): boolean {
+    return isOpen && connection.room(synchronous) > reserved && !(this.#options.oneShot && reserved > 0)
+  }
+
+  /** Makes the call at a seat, the only one there where a worker takes one. */
+  #give<A, R>(
+    seat: Seat,
+    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
+  ): Effect.Effect<A, SynapseError, R> {
+    if (!this.#options.oneShot) return call(seat.connection)
+    seat.isOpen = false
+    return Effect.ensuring(
+      call(seat.connection),
+      Effect.sync(() => this.#options.onSpent(seat))
+    )
+  }
+
+  // A reserved place is given back by whoever waited for it: by making its call, or by being interrupted before. An
+  // interruption may come when the place is not reserved any more and the call not made yet: the next waiter is told.
+  #wait<A, R>(
+    method: string,
+    waiters: Set<Waiter>,
+    isBound: boolean,
+    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>,
+    how: UseOptions | undefined
+  ): Effect.Effect<A, SynapseError, R> {
+    const key = how?.affinity
+    return Effect.uninterruptibleMask((restore) => {
+      let waiter: Waiter | undefined
+      const wait = Effect.callback<Seat | undefined, SynapseError>((resume) => {
+        if (this.#refusal !== undefined) return resume(Effect.fail(this.#refusal))
+        waiter = { resume, seat: undefined }
+        waiters.add(waiter)
+        // The fiber may have made way for others since it found no room.
+        this.admit()
+        // Another worker would be of no use to a call that waits for this one.
+        if (waiter.seat === undefined && !isBound) this.#options.onWait()
+      })
+      const giveUp = Effect.sync(() => {
+        if (waiter === undefined) return
+        waiters.delete(waiter)
+        if (waiter.seat !== undefined) waiter.seat.reserved--
+        this.admit()
+      })
+      return Effect.flatMap(
+        Effect.onInterrupt(restore(wait), () => giveUp),
+        (seat) => {
+          if (seat !== undefined) seat.reserved--
+          const bound = key === undefined ? undefined : this.#boundTo(key)
+          // The worker may have ended since, or another call bound the key: this one has been admitted and chooses again,
+          // before others.
+          if (seat === undefined || !seat.isOpen || (bound !== undefined && bound !== seat)) {
+            this.admit()
+            return restore(this.use(method, call, { ...how, returned: true }))
+          }
+          if (key !== undefined) this.#bind(key, seat)
+          return Effect.onInterrupt(restore(this.#give(seat, call)), () => Effect.sync(this.admit))
+        }
+      )
+    })
+  }
+}
