@@ -21,10 +21,12 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
+import * as Limits from "./internal/limits.ts"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { LineSplitter, Tail } from "./internal/output.ts"
 import * as ProcessTree from "./internal/processTree.ts"
 import { runtimeDirectory } from "./internal/runtimeDirectory.ts"
+import * as ProcessVitals from "./internal/vitals.ts"
 import type { ExitKind } from "./SynapseError.ts"
 import { Closed, StartFailed, SynapseError, WorkerExited } from "./SynapseError.ts"
 
@@ -43,6 +45,13 @@ export interface Options {
   readonly entrypoint: string
   /** The environment of the process. Nothing is inherited. */
   readonly env: Readonly<Record<string, string>>
+  /**
+   * Variables that the process puts into its environment itself, before it imports the module: what the system shows of a
+   * process does not have them. They are part of {@link PythonProcess.setup}.
+   */
+  readonly secrets?: Readonly<Record<string, string>> | undefined
+  /** What the process may use. Default: what this one may. `openCalls` and `logRecordsPerSecond` are not looked at here. */
+  readonly limits?: Limits.Limits | undefined
   /** Called with each line the process writes to descriptor 1 or 2, without its end. */
   readonly onLine: (line: OutputLine) => void
 }
@@ -88,6 +97,10 @@ export interface PythonProcess {
    * `SocketReadError` whose cause is the {@link SynapseError} that says how the process ended.
    */
   readonly socket: Socket.Socket
+  /** The payload of the `Setup` frame, for which the process waits before it does anything; nothing where it does not. */
+  readonly setup: object | undefined
+  /** A look at the process; nothing when it is gone. */
+  readonly inspect: Effect.Effect<Vitals | undefined>
   /** Adds a line to the tail of stderr that errors carry. */
   readonly noteStderr: (line: string) => void
   /** The tail of stderr so far. */
@@ -122,16 +135,18 @@ const killMillis = 2000
  *
  * **Details**
  *
- * Fails with `StartFailed` when the process cannot be spawned. Closing the scope waits a moment for a process that is
+ * Fails with `StartFailed` when the process cannot be spawned, or a limit is not possible on this system. Closing the scope waits a moment for a process that is
  * leaving, then sends SIGTERM to its group, then SIGKILL. A grace for open calls is the connection's to give.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = (options: Options): Effect.Effect<PythonProcess, SynapseError, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(Effect.andThen(checkPlatform, spawn(options)), (worker) => worker.stop),
-    (worker) => worker.handle
+  checkPlatform.pipe(
+    // Acquired first, so that it is there until the process is gone.
+    Effect.andThen(Limits.make(options.limits, options.secrets)),
+    Effect.flatMap((limits) => Effect.acquireRelease(spawn(options, limits), (worker) => worker.stop)),
+    Effect.map((worker) => worker.handle)
   )
 
 /**
@@ -151,7 +166,7 @@ interface Worker {
   readonly stop: Effect.Effect<void>
 }
 
-const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
+const spawn = (options: Options, limits: Limits.Enforced): Effect.Effect<Worker, SynapseError> =>
   Effect.callback((resume) => {
     const workerId = randomUUID()
     let child: ChildProcess.ChildProcess
@@ -165,6 +180,7 @@ const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
           ...options.env,
           SYNAPSE_PPID: String(process.pid),
           SYNAPSE_WORKER_ID: workerId,
+          SYNAPSE_SETUP: limits.setup && "1",
           // The parent-death signal follows the thread that spawned, and this one may end before the process does.
           ...(isMainThread ? {} : { SYNAPSE_PDEATHSIG: "0" })
         }
@@ -175,7 +191,7 @@ const spawn = (options: Options): Effect.Effect<Worker, SynapseError> =>
     child.once("error", (cause: NodeJS.ErrnoException) => {
       resume(startFailed(`\`${options.python}\` cannot be started: ${describeSpawnError(cause)}`))
     })
-    child.once("spawn", () => resume(Effect.succeed(supervise(child, workerId, options))))
+    child.once("spawn", () => resume(Effect.succeed(supervise(child, workerId, options, limits))))
   })
 
 const startFailed = (detail: string): Effect.Effect<never, SynapseError> =>
@@ -199,7 +215,12 @@ const describeSpawnError = (cause: NodeJS.ErrnoException): string => {
   }
 }
 
-const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: Options): Worker => {
+const supervise = (
+  child: ChildProcess.ChildProcess,
+  workerId: string,
+  options: Options,
+  limits: Limits.Enforced
+): Worker => {
   const pid = child.pid!
   // Every piped descriptor of a child is a socket, which Node's types do not say.
   const [, stdout, stderr, channel, lifeline, crashDumps] = child.stdio as unknown as ReadonlyArray<Net.Socket>
@@ -211,6 +232,7 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   const ended = Latch.makeUnsafe(false)
   let channelLost = false
   let outlivedChannel = false
+  let overMemory = false
 
   drain(stdout!, "stdout", options.onLine)
   drain(stderr!, "stderr", (line) => {
@@ -222,7 +244,7 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
 
   const reader = makeReader(channel!)
 
-  const conclude = (kind: ExitKind): void => {
+  const conclude = ({ kind, limit }: End): void => {
     reader.end(
       new SynapseError({
         reason: new WorkerExited({
@@ -232,6 +254,7 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
           signal: child.signalCode,
           crashDump: crashDump.text(),
           stderr: stderrTail.text(),
+          ...(limit !== undefined && { limit }),
           delivery: "unknown"
         })
       })
@@ -244,18 +267,22 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   let lastOutput: NodeJS.Timeout | undefined
   const finish = (): void => {
     clearTimeout(lastOutput)
-    conclude(
-      outlivedChannel || child.exitCode === channelLostCode
-        ? "channelClosed"
-        : classify(child.signalCode, oomKillsBefore)
-    )
+    if (overMemory) conclude({ kind: "outOfMemory", limit: limits.memory })
+    else if (outlivedChannel || child.exitCode === channelLostCode) conclude({ kind: "channelClosed" })
+    else conclude(classify(child.signalCode, limits, oomKillsBefore))
   }
   child.once("exit", () => {
+    unwatch()
     ProcessTree.kill(pid, "SIGKILL")
     exited.openUnsafe()
     lastOutput = setTimeout(finish, lastOutputMillis)
   })
   child.once("close", finish)
+
+  const unwatch = limits.watch(pid, () => {
+    overMemory = true
+    ProcessTree.kill(pid, "SIGKILL")
+  })
 
   // A channel that breaks does not end, it closes.
   const onChannelLost = (): void => {
@@ -294,6 +321,10 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
     handle: {
       pid,
       socket: makeSocket(channel!, reader),
+      setup: limits.setup,
+      inspect: Effect.suspend(() =>
+        child.exitCode === null && child.signalCode === null ? ProcessVitals.inspect(pid) : Effect.succeed(undefined)
+      ),
       noteStderr: (line) => stderrTail.push(line),
       stderr: () => stderrTail.text(),
       setKeepAlive
@@ -302,24 +333,35 @@ const supervise = (child: ChildProcess.ChildProcess, workerId: string, options: 
   }
 }
 
-const classify = (signal: NodeJS.Signals | null, oomKillsBefore: number): ExitKind => {
+interface End {
+  readonly kind: ExitKind
+  /** The limit that it went over. */
+  readonly limit?: string | undefined
+}
+
+const classify = (signal: NodeJS.Signals | null, limits: Limits.Enforced, oomKillsBefore: number): End => {
   switch (signal) {
     case null:
-      return "exit"
+      return { kind: "exit" }
     case "SIGSEGV":
-      return "segfault"
+      return { kind: "segfault" }
     case "SIGABRT":
     case "SIGBUS":
     case "SIGFPE":
     case "SIGILL":
-      return "crash"
+      return { kind: "crash" }
     case "SIGXCPU":
+      return { kind: "resourceLimit", limit: limits.cpuTime }
     case "SIGXFSZ":
-      return "resourceLimit"
+      return { kind: "resourceLimit" }
     case "SIGKILL":
-      return ProcessTree.outOfMemoryKills() > oomKillsBefore ? "outOfMemory" : "killed"
+      // A group of its own tells which worker it was.
+      if (limits.hasRunOut !== undefined) {
+        return limits.hasRunOut() ? { kind: "outOfMemory", limit: limits.memory } : { kind: "killed" }
+      }
+      return { kind: ProcessTree.outOfMemoryKills() > oomKillsBefore ? "outOfMemory" : "killed" }
     default:
-      return "killed"
+      return { kind: "killed" }
   }
 }
 

@@ -428,12 +428,13 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
   )
 
   const acquire = Effect.fnUntraced(function* ({ entrypoint, environment }: Module, onChange: () => void) {
-    const env = workerEnvironment(process.env, environment, options.env ?? {})
+    const { env, secrets } = workerEnvironment(process.env, environment, options.env ?? {})
     const worker = yield* PythonProcess.make({
       python: environment.python,
       directory: environment.directory,
       entrypoint,
       env,
+      secrets,
       onLine: (line) => logs.line(worker.pid, line)
     })
     const connection = yield* Connection.make(worker.socket, {
@@ -444,6 +445,8 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
       cancelGraceMillis,
       evaluate: options.evaluate ?? false,
       heartbeat: heartbeatOf(options.heartbeat),
+      setup: worker.setup,
+      inspect: worker.inspect,
       serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
       onLog: (log) => {
         if (log.logger === "stderr") worker.noteStderr(log.message)

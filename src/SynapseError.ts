@@ -473,6 +473,8 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
   crashDump: Schema.String,
   /** The last lines of the worker's stderr. */
   stderr: Schema.String,
+  /** The option among `limits` that it went over, with its value, such as `"limits.memoryMiB (512 MiB)"`. */
+  limit: Schema.optionalKey(Schema.String),
   delivery: Delivery
 }) {
   override get message(): string {
@@ -483,11 +485,13 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
     const how = this.signal !== null ? `was ended by ${this.signal}` : `exited with code ${this.exitCode}`
     switch (this.kind) {
       case "outOfMemory":
-        return `The Python worker ${this.pid} ran out of memory and was killed: use fewer workers, or allow more memory`
+        return this.limit === undefined
+          ? `The Python worker ${this.pid} ran out of memory and was killed: use fewer workers, or allow more memory`
+          : `The Python worker ${this.pid} used more memory than ${this.limit} and was killed`
       case "segfault":
         return `The Python worker ${this.pid} crashed with a segmentation fault`
       case "resourceLimit":
-        return `The Python worker ${this.pid} reached a resource limit and ${how}`
+        return `The Python worker ${this.pid} reached ${this.limit ?? "a resource limit"} and ${how}`
       case "channelClosed":
         return `The Python worker ${this.pid} closed its channel (descriptor 3) and was stopped`
       default:

@@ -32,12 +32,20 @@ const passedOn = new Set([
 ])
 const passedOnPrefixes = ["LC_", "XDG_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_"]
 
+export interface WorkerEnvironment {
+  /** What the process is started with, for everybody to see who may look at it. */
+  readonly env: Readonly<Record<string, string>>
+  /** What it is told in private. */
+  readonly secrets: Readonly<Record<string, string>>
+}
+
 export const workerEnvironment = (
   own: Readonly<Record<string, string | undefined>>,
   environment: PythonEnvironment,
   added: Readonly<Record<string, string | Redacted.Redacted<string>>>
-): Readonly<Record<string, string>> => {
+): WorkerEnvironment => {
   const env: Record<string, string> = {}
+  const secrets: Record<string, string> = {}
   for (const [name, value] of Object.entries(own)) {
     if (value === undefined) continue
     if (passedOn.has(name) || passedOnPrefixes.some((prefix) => name.startsWith(prefix))) env[name] = value
@@ -48,7 +56,10 @@ export const workerEnvironment = (
     env.PATH = [dirname(environment.python), env.PATH].filter(Boolean).join(delimiter)
   }
   for (const [name, value] of Object.entries(added)) {
-    env[name] = Redacted.isRedacted(value) ? Redacted.value(value) : value
+    if (Redacted.isRedacted(value)) {
+      secrets[name] = Redacted.value(value)
+      delete env[name]
+    } else env[name] = value
   }
-  return env
+  return { env, secrets }
 }
