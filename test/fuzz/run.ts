@@ -48,7 +48,7 @@ const smallest = async (failing: Session): Promise<Session> => {
   for (let i = 0; i < best.writes.length; ) {
     const without = (list: ReadonlyArray<number>) => list.filter((_, at) => at !== i)
     const smaller = { ...best, writes: best.writes.filter((_, at) => at !== i), pauses: without(best.pauses) }
-    if ((await failureOf(() => run(smaller))) === undefined) i++
+    if ((await failureOf(() => run(smaller, 1000))) === undefined) i++
     else best = smaller
   }
   return best

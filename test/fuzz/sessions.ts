@@ -239,7 +239,7 @@ const mutate = (random: Random, frames: Array<Buffer>): void => {
       return bytes((copy) => {
         const length = copy.readUInt32LE(0)
         const wrong = [length + 1, length - 1, length + 12, 0, 7, 8, 2 ** 24, 2 ** 24 + 1, 2 ** 32 - 1]
-        copy.writeUInt32LE(random.pick(wrong), 0)
+        copy.writeUInt32LE(random.pick(wrong) >>> 0, 0)
       })
     case 6:
       return bytes((copy) => copy.writeUInt16LE(random.pick([0, 1, copy.length - 12, copy.length, 0xffff]), 6))
@@ -309,10 +309,11 @@ export const splits = (): ReadonlyArray<Session> => {
   )
 }
 
-const patienceMillis = 15_000
-
-/** Runs the host against a session and fails where a promise is broken. Gives how its calls ended. */
-export const run = (session: Session): Promise<ReadonlyArray<string>> =>
+/**
+ * Runs the host against a session and fails where a promise is broken. Gives how its calls ended. What is stuck fails after
+ * a while, and only then takes so long.
+ */
+export const run = (session: Session, patienceMillis = 10_000): Promise<ReadonlyArray<string>> =>
   Effect.runPromise(Effect.timeout(Effect.scoped(host(session)), patienceMillis))
 
 const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
@@ -321,6 +322,7 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
   const served = yield* hostFunctions.serve
   let serving: Serving.Serving | undefined
   let logs = 0
+  let malformed: unknown
   let changes = 0
   const connecting = Effect.scoped(
     Effect.gen(function* () {
@@ -339,7 +341,10 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
                 serving = made
               })
           ),
-        onLog: () => logs++,
+        onLog: (log) => {
+          logs++
+          if (typeof log.message !== "string" || !Number.isInteger(log.level)) malformed = log
+        },
         onChange: () => changes++,
         onBusy: () => {}
       })
@@ -373,6 +378,7 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
   checkPrototypes()
   const size = writes.reduce((bytes, write) => bytes + write.length, 0)
   // Headers alone take twelve bytes; each may ask for a stream of forty-three chunks.
+  if (malformed !== undefined) throw new Error("a log record that is none", { cause: malformed })
   if (logs > size / 12) throw new Error(`${logs} log records of ${size} bytes`)
   if (worker.received() > 100 + (size / 12) * 50) throw new Error(`${worker.received()} frames for ${size} bytes`)
   if (changes > 200 + size) throw new Error(`${changes} changes for ${size} bytes`)
