@@ -1,7 +1,7 @@
 /** Asks a silent worker whether it is there, and says what it is doing when it does not answer. */
 import * as Effect from "effect/Effect"
 import type { Vitals } from "../PythonProcess.ts"
-import { quietSleep } from "./quietSleep.ts"
+import { nativeSleepUnref } from "./nativeSleep.ts"
 
 export interface Options {
   readonly intervalMillis: number
@@ -31,7 +31,7 @@ export const watch = Effect.fnUntraced(function* (options: Options): Effect.fn.R
   let before: Vitals | undefined
   // Counted and not timed: after the machine slept, the worker gets its chances as well.
   while (true) {
-    yield* quietSleep(intervalMillis)
+    yield* nativeSleepUnref(intervalMillis)
     const now = heard()
     if (now !== last) {
       last = now

@@ -2,14 +2,10 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { maxDelayMillis } from "./nativeSleep.ts"
+import { nativeSleepUnref } from "./nativeSleep.ts"
 
 export const quietSleep = (millis: number): Effect.Effect<void> =>
-  Effect.clockWith((clock) => {
+  Effect.clockWith((clock) =>
     // The clock of Node is the default; its timers hold on to the event loop.
-    if (clock !== Context.get(Context.empty(), Clock.Clock)) return Effect.sleep(millis)
-    return Effect.callback((resume) => {
-      const timer = setTimeout(() => resume(Effect.void), Math.min(millis, maxDelayMillis)).unref()
-      return Effect.sync(() => clearTimeout(timer))
-    })
-  })
+    clock === Context.get(Context.empty(), Clock.Clock) ? nativeSleepUnref(millis) : Effect.sleep(millis)
+  )
