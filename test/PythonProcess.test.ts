@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -13,6 +13,14 @@ import * as modules from "./fixtures/modules.ts"
 import { eventually, isAlive, withCommandLine } from "./fixtures/processes.ts"
 
 const temporaryDirectory = () => mkdtempSync(join(tmpdir(), "synapse-test-"))
+
+/** What is started in the place of an interpreter. */
+const script = (directory: string, source: string) => {
+  const path = join(directory, "python")
+  writeFileSync(path, `#!/usr/bin/env python3\n${source}`, { mode: 0o755 })
+  return path
+}
+
 const pid = Synapse.call(Schema.Int, {}, { method: "pid" })
 const call = (method: string, input: object) => Synapse.call(Schema.Unknown, input, { method })
 const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
@@ -110,15 +118,53 @@ describe("a worker that ends during a call", () => {
   )
 })
 
+describe("a look at a process", () => {
+  it.live("tells whether it runs, sleeps or is stopped, and what it has used", () =>
+    Effect.gen(function* () {
+      const directory = temporaryDirectory()
+      const worker = yield* PythonProcess.make({
+        // An interpreter that spins, sleeps and takes memory as files tell it.
+        python: script(
+          directory,
+          "import os, time\nkept = None\n" +
+            "while True:\n" +
+            "  if os.path.exists('take') and kept is None: kept = bytearray(os.urandom(1 << 20) * 100)\n" +
+            "  if not os.path.exists('spin'): time.sleep(0.01)\n"
+        ),
+        directory,
+        entrypoint: "main",
+        env: { PATH: process.env.PATH! },
+        onLine: () => {}
+      })
+      const look = Effect.map(worker.inspect, (vitals) => vitals!)
+      const until = (condition: (vitals: PythonProcess.Vitals) => boolean) =>
+        Effect.repeat(Effect.delay(look, "5 millis"), { until: condition })
+
+      const first = yield* until(({ memoryBytes, state }) => state === "sleeping" && memoryBytes > 2 ** 20)
+      writeFileSync(join(directory, "spin"), "")
+      yield* until(({ state }) => state === "running")
+      const busy = yield* until(({ cpuMillis }) => cpuMillis >= first.cpuMillis + 200)
+      rmSync(join(directory, "spin"))
+      writeFileSync(join(directory, "take"), "")
+      const large = yield* until(({ memoryBytes }) => memoryBytes > first.memoryBytes + 90 * 2 ** 20)
+      assert.isBelow(large.memoryBytes, first.memoryBytes + 250 * 2 ** 20)
+      assert.isAtLeast(large.cpuMillis, busy.cpuMillis)
+
+      process.kill(worker.pid, "SIGSTOP")
+      yield* until(({ state }) => state === "stopped")
+      process.kill(worker.pid, "SIGKILL")
+      yield* Effect.repeat(Effect.delay(worker.inspect, "5 millis"), { until: (vitals) => vitals === undefined })
+    })
+  )
+})
+
 describe("a channel", () => {
   it.live("that breaks while the process lives on is the end of the worker", () =>
     Effect.gen(function* () {
       // An interpreter that closes its channel with bytes in it that it has not read.
-      const python = join(temporaryDirectory(), "python")
-      writeFileSync(
-        python,
-        "#!/usr/bin/env python3\nimport os, select, time\nselect.select([3], [], [])\nos.close(3)\ntime.sleep(600)\n",
-        { mode: 0o755 }
+      const python = script(
+        temporaryDirectory(),
+        "import os, select, time\nselect.select([3], [], [])\nos.close(3)\ntime.sleep(600)\n"
       )
       const worker = yield* PythonProcess.make({
         python,
