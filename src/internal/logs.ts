@@ -48,25 +48,36 @@ interface Pending {
   readonly exception: ExceptionInfo | undefined
 }
 
-/** `directory` is the module's: files in it are named from there. */
+/**
+ * `directory` is the module's: files in it are named from there. Of one worker, no more records are taken in a second than
+ * `recordsPerSecond`.
+ */
 export const make = Effect.fnUntraced(function* (
   option: LogsOption,
-  directory: string
+  directory: string,
+  recordsPerSecond = Number.POSITIVE_INFINITY
 ): Effect.fn.Return<Logs, never, Scope.Scope> {
   if (option === "ignore") return { record: () => {}, line: () => {} }
   const prefix = `${directory}/`
-  const queue = yield* Queue.dropping<Pending, Cause.Done>(maxRecords)
+  /** Nothing is in it only to wake the fiber that logs. */
+  const queue = yield* Queue.dropping<Pending | undefined, Cause.Done>(maxRecords)
   const sink = option === "effect" ? toEffectLog : option
   let characters = 0
   let dropped = 0
 
+  const pace = recordsPerSecond < Number.POSITIVE_INFINITY ? "limits.logRecordsPerSecond allows" : "they were logged"
+  const rates = new Rates(recordsPerSecond, () => Queue.offerUnsafe(queue, undefined))
+
   const offer = (record: Pending["record"], exception?: ExceptionInfo): void => {
-    if (characters < maxCharacters && Queue.offerUnsafe(queue, { record, exception })) {
+    if (!rates.admits(record.pid)) dropped++
+    else if (characters < maxCharacters && Queue.offerUnsafe(queue, { record, exception })) {
       characters += record.message.length
     } else dropped++
   }
-  const log = ({ exception, record }: Pending): Effect.Effect<void> =>
+  const log = (pending: Pending | undefined): Effect.Effect<void> =>
     Effect.suspend(() => {
+      if (pending === undefined) return Effect.void
+      const { exception, record } = pending
       characters -= record.message.length
       return sink({ ...record, exception: exception && renderTraceback(exception) })
     }).pipe(Effect.ignoreCause)
@@ -74,7 +85,7 @@ export const make = Effect.fnUntraced(function* (
     if (dropped === 0) return Effect.void
     const count = dropped
     dropped = 0
-    return Effect.logWarning(`${count} log records of Python were dropped: they came faster than they were logged`)
+    return Effect.logWarning(`${count} log records of Python were dropped: they came faster than ${pace}`)
   }).pipe(Effect.ignoreCause)
 
   const fiber = yield* Queue.takeAll(queue).pipe(
@@ -82,11 +93,13 @@ export const make = Effect.fnUntraced(function* (
     Effect.andThen(reportDropped),
     Effect.forever,
     Effect.ignore,
+    Effect.andThen(reportDropped),
     Effect.forkDetach
   )
   // The last records are logged before the scope is closed, unless whoever takes them does not come to an end.
   yield* Effect.addFinalizer(() =>
-    Queue.end(queue).pipe(
+    Effect.sync(() => rates.stop()).pipe(
+      Effect.andThen(Queue.end(queue)),
       Effect.andThen(Effect.raceFirst(Fiber.await(fiber), nativeSleep(flushMillis))),
       Effect.andThen(Effect.sync(() => fiber.interruptUnsafe()))
     )
@@ -119,6 +132,47 @@ export const make = Effect.fnUntraced(function* (
       })
   }
 })
+
+/** Counts the records of each worker, second by second. */
+class Rates {
+  readonly #limit: number
+  readonly #onEnd: () => void
+  readonly #taken = new Map<number, number>()
+  #timer: NodeJS.Timeout | undefined
+  #hasDropped = false
+
+  /** `onEnd` is called at the end of each second in which records were refused. */
+  constructor(limit: number, onEnd: () => void) {
+    this.#limit = limit
+    this.#onEnd = onEnd
+  }
+
+  admits(pid: number): boolean {
+    if (this.#limit === Number.POSITIVE_INFINITY) return true
+    // A second begins with the first record after the one before, of whichever worker.
+    this.#timer ??= setTimeout(() => this.#end(), 1000).unref()
+    const taken = this.#taken.get(pid) ?? 0
+    if (taken >= this.#limit) {
+      this.#hasDropped = true
+      return false
+    }
+    this.#taken.set(pid, taken + 1)
+    return true
+  }
+
+  #end(): void {
+    const hasDropped = this.#hasDropped
+    this.stop()
+    if (hasDropped) this.#onEnd()
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#taken.clear()
+    this.#hasDropped = false
+  }
+}
 
 const severity = (level: number): LogLevel.Severity =>
   level >= 50
