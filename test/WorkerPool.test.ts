@@ -1,92 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, Scheduler, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Logger, Scheduler, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Connection } from "../src/Connection.ts"
-import type { Vitals } from "../src/PythonProcess.ts"
 import { Closed, StartFailed, SynapseError } from "../src/SynapseError.ts"
 import * as WorkerPool from "../src/WorkerPool.ts"
-import * as FakeWorker from "./fixtures/FakeWorker.ts"
-
-/** A worker reduced to what a pool sees of it: its load, and the end. */
-interface Stub {
-  readonly connection: Connection
-  readonly die: (error?: SynapseError) => void
-  readonly leave: () => void
-  readonly finish: () => void
-  open: number
-  served: number
-  vitals: Vitals | undefined
-  /** The call whose handler waits for a host function. */
-  waitsIn: number | undefined
-  leaving: boolean
-  released: boolean
-}
-
-const harness = (behaviour: { startWith?: () => Effect.Effect<void, SynapseError>; room?: number } = {}) => {
-  const stubs: Array<Stub> = []
-  const acquire: WorkerPool.Options["acquire"] = Effect.fnUntraced(function* (onChange) {
-    yield* behaviour.startWith?.() ?? Effect.void
-    const ended = Deferred.makeUnsafe<never, SynapseError>()
-    const leaving = Deferred.makeUnsafe<void>()
-    const waiting = new Set<() => void>()
-    const stub: Stub = {
-      open: 0,
-      served: 0,
-      vitals: undefined,
-      waitsIn: undefined,
-      leaving: false,
-      released: false,
-      leave: () => {
-        stub.leaving = true
-        Deferred.doneUnsafe(leaving, Exit.void)
-      },
-      die: (error = FakeWorker.exited) => Deferred.doneUnsafe(ended, Exit.fail(error)),
-      finish: () => Array.from(waiting)[0]!(),
-      connection: {
-        hello: FakeWorker.hello,
-        owner: {},
-        has: (call) => call === stub.waitsIn,
-        release: () => {},
-        stream: () => ({ take: Effect.never, close: () => {} }),
-        stats: () => ({ calls: stub.open, streams: 0, hostCalls: 0, handles: 0 }),
-        load: () => stub.open,
-        isOpen: () => !stub.leaving,
-        served: () => stub.served,
-        isIdle: () => stub.open === 0,
-        inspect: Effect.sync(() => stub.vitals),
-        room: (synchronous) => (stub.leaving ? 0 : synchronous ? (behaviour.room ?? 10) - stub.open : 10),
-        leaving: Deferred.await(leaving),
-        ended: Deferred.await(ended),
-        call: () =>
-          Effect.callback((resume) => {
-            stub.open++
-            const close = () => {
-              waiting.delete(done)
-              stub.open--
-              stub.served++
-              onChange()
-            }
-            const done = () => {
-              close()
-              resume(Effect.succeed({ kind: 2, id: 1, meta: new Uint8Array(), payload: new Uint8Array() }))
-            }
-            waiting.add(done)
-            return Effect.sync(close)
-          })
-      }
-    }
-    stubs.push(stub)
-    yield* Effect.addFinalizer(() => Effect.sync(() => (stub.released = true)))
-    return stub.connection
-  })
-  return { stubs, acquire }
-}
-
-const fixed = (n: number): WorkerPool.Size => ({ min: n, max: n })
-const request = { method: "main", payload: null }
-const callOn = (pool: WorkerPool.WorkerPool) => pool.use("main", (connection) => connection.call(request))
-const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
-const reasonOf = (exit: Exit.Exit<unknown, SynapseError>) => Option.getOrThrow(Exit.findErrorOption(exit)).reason
+import { callOn, fixed, harness, reasonOf, request, settle } from "./fixtures/pool.ts"
 
 describe("dispatch", () => {
   it.effect("goes to the least loaded worker", () =>
