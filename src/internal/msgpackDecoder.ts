@@ -16,6 +16,10 @@ const { utf8Slice } = Buffer.prototype as FastBuffer
  */
 const maxObjects = 1024 * 1024
 
+/** How many keys of a `Map` may take how long, together with the bytes read meanwhile. They take a tenth of it at most. */
+const paceKeys = 4096
+const paceMillis = { least: 200, perKey: 0.003, perByte: 0.0001 }
+
 const keyCacheSize = 1024
 const none = new Uint8Array(0)
 
@@ -33,6 +37,9 @@ export class Decoder {
   #announced = 0
   /** How many more objects there may be. */
   #objects = 0
+  /** Keys of maps that are no objects, and when there were so many that they are watched. */
+  #mapKeys = 0
+  #watchedSince: { readonly position: number; readonly cpuMillis: number; readonly millis: number } | undefined
   readonly #keys: Array<string | undefined> = new Array(keyCacheSize).fill(undefined)
 
   decode(bytes: Uint8Array): unknown {
@@ -41,6 +48,8 @@ export class Decoder {
     this.#end = bytes.length
     this.#announced = bytes.length
     this.#objects = maxObjects
+    this.#mapKeys = 0
+    this.#watchedSince = undefined
     try {
       const value = this.#value(0)
       const left = this.#end - this.#position
@@ -238,11 +247,30 @@ export class Decoder {
         key = undefined
         key = this.#key()
         map.set(key, this.#value(depth + 1))
+        if (++this.#mapKeys % paceKeys === 0) this.#checkPace()
       }
     } catch (error) {
       throw under(error, key)
     }
     return map
+  }
+
+  /**
+   * The hashes of numbers in a `Map` are no secret: with keys that share one, each takes longer than the one before. The
+   * computer may have slept, and other threads may be busy: it is slow by both clocks or not at all.
+   */
+  #checkPace(): void {
+    const now = { position: this.#position, cpuMillis: cpuMillis(), millis: performance.now() }
+    const since = this.#watchedSince
+    if (since === undefined) {
+      this.#watchedSince = now
+      return
+    }
+    const took = Math.min(now.cpuMillis - since.cpuMillis, now.millis - since.millis)
+    const { least, perByte, perKey } = paceMillis
+    if (took > least + perKey * this.#mapKeys + perByte * (now.position - since.position)) {
+      fail("InvalidKey", "the keys of a map have the same hashes: send it as an array of pairs")
+    }
   }
 
   #key(): unknown {
@@ -364,6 +392,11 @@ export class Decoder {
     const data = new element.make((littleEndian ? own : swapped(own, element.make.BYTES_PER_ELEMENT)).buffer)
     return dimensions === 1 && element.dtype !== "bool" ? data : NdArray.make(data, shape, element.dtype)
   }
+}
+
+const cpuMillis = (): number => {
+  const { system, user } = process.cpuUsage()
+  return (system + user) / 1000
 }
 
 const [underscore, digit0, digit9] = [0x5f, 0x30, 0x39]
