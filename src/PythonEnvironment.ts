@@ -16,10 +16,10 @@ import { buildEnvironment } from "./internal/environmentBuild.ts"
 import {
   cacheDirectoryOf,
   findReady,
+  indexOf,
   keyOf,
   type Link,
   makeLink,
-  readIndex,
   readLink,
   runtimeHash
 } from "./internal/environmentCache.ts"
@@ -74,6 +74,17 @@ export interface EnvironmentSettings {
    * The default is `false`.
    */
   readonly offline?: boolean | string | undefined
+  /**
+   * The URL of the index that packages come from, in place of the one that pip and uv are configured for. The default is
+   * that one, and with `strict` the Python Package Index.
+   */
+  readonly index?: string | undefined
+  /**
+   * Install exactly what the requirements pin: wheels only, each with a hash, from one index only, whatever else pip and
+   * uv are configured for. Requirements without hashes, and those that are no wheels on the index, are refused. The
+   * default is `false`. An environment that nothing is installed into is not checked.
+   */
+  readonly strict?: boolean | undefined
   /**
    * Where environments are kept, relative to the working directory. The default is `SYNAPSE_CACHE_DIRECTORY`, else the
    * user's cache directory.
@@ -263,8 +274,11 @@ const managedEnvironment = Effect.fnUntraced(function* (input: {
   const installer = input.settings.installer ?? "auto"
   const offline = input.settings.offline ?? false
   const wheels = typeof offline === "string" ? path.resolve(directory, offline) : undefined
-  const [index, runtime] = yield* Effect.all([readIndex, runtimeHash(runtimeDirectory)], { concurrency: "unbounded" })
-  const key = keyOf({ facts, requirements, runtime, installer, wheels, index: index.fingerprint })
+  const strict = input.settings.strict ?? false
+  const [index, runtime] = yield* Effect.all([indexOf(input.settings.index, strict), runtimeHash(runtimeDirectory)], {
+    concurrency: "unbounded"
+  })
+  const key = keyOf({ facts, requirements, runtime, installer, wheels, index: index.fingerprint, strict })
   const ready =
     (yield* findReady(cacheDirectory, key)) ??
     (yield* buildEnvironment({
@@ -276,7 +290,8 @@ const managedEnvironment = Effect.fnUntraced(function* (input: {
       installer,
       offline: offline !== false,
       wheels,
-      index
+      index,
+      strict
     }))
   yield* makeLink(directory, input.link, ready.path)
   yield* Effect.logDebug("Using the managed Python environment").pipe(Effect.annotateLogs({ path: ready.path }))

@@ -1,5 +1,8 @@
 import { execFileSync, spawn } from "node:child_process"
+import { createHash } from "node:crypto"
 import * as NFS from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import * as NPath from "node:path"
 import { PassThrough } from "node:stream"
@@ -24,7 +27,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 
 // Wheels are zip files: these two make every install work without an index. The second stands in for the codec.
 const makeWheels = `
-import sys, zipfile
+import io, sys, tarfile, zipfile
 def wheel(name, version, files, requires=()):
     info = f"{name}-{version}.dist-info"
     files = {**files, f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
@@ -39,7 +42,16 @@ wheel("demo", "2.0", {"demo.py": "VALUE = 2\\n"})
 wheel("needy", "1.0", {"needy.py": "import demo\\n"}, ["demo==1.0"])
 wheel("broken", "1.0", {"broken.py": ""}, ["absent-from-the-folder"])
 wheel("modern", "1.0", {"modern.py": ""})
+wheel("large", "1.0", {"large.py": "#" * 2_000_000})
 wheel("msgspec", "99.0", {"msgspec/__init__.py": ""})
+# A source distribution that tells whether it was run.
+with tarfile.open(f"{sys.argv[1]}/source-1.0.tar.gz", "w:gz") as archive:
+    for path, text in {"PKG-INFO": "Metadata-Version: 2.1\\nName: source\\nVersion: 1.0\\n",
+                       "pyproject.toml": "[build-system]\\nrequires = []\\nbuild-backend = 'backend'\\nbackend-path = ['.']\\n",
+                       "backend.py": "import os; open(os.environ['SOURCE_RAN'], 'w').close()\\n"}.items():
+        info = tarfile.TarInfo(f"source-1.0/{path}")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text.encode()))
 `
 
 let shared: string | undefined
@@ -50,6 +62,19 @@ const wheelsDirectory = (): string => {
     process.on("exit", () => NFS.rmSync(shared!, { recursive: true, force: true }))
   }
   return shared
+}
+
+let withUv: string | undefined
+/** A directory for PATH with uv in it. */
+const uvDirectory = (): string => {
+  if (withUv === undefined) {
+    const venv = NFS.mkdtempSync(NPath.join(tmpdir(), "uv-"))
+    process.on("exit", () => NFS.rmSync(venv, { recursive: true, force: true }))
+    execFileSync(realPython, ["-m", "venv", venv])
+    withUv = NPath.join(venv, "bin")
+    execFileSync(NPath.join(withUv, "python"), ["-m", "pip", "install", "--quiet", "uv"], { stdio: "pipe" })
+  }
+  return withUv
 }
 
 interface Sandbox {
@@ -297,9 +322,18 @@ describe("PythonEnvironment", () => {
       files: [],
       pyproject: undefined,
       fingerprint: ["requirements.txt 1"],
-      names: []
+      names: [],
+      loose: []
     }
-    const input = { facts, requirements, runtime: "r", installer: "auto", wheels: undefined, index: "i" } as const
+    const input = {
+      facts,
+      requirements,
+      runtime: "r",
+      installer: "auto",
+      wheels: undefined,
+      index: "i",
+      strict: false
+    } as const
     const other = (name: string, changed: object) =>
       it(`changes with ${name}`, () => assert.notStrictEqual(keyOf({ ...input, ...changed }), keyOf(input)))
     for (const [name, change] of Object.entries({
@@ -318,6 +352,7 @@ describe("PythonEnvironment", () => {
     other("the runtime", { runtime: "s" })
     other("the installer", { installer: "uv" })
     other("the index", { index: "j" })
+    other("strictness", { strict: true })
     other("the folder of wheels", { wheels: "/wheels" })
     it("stays the same for the same inputs, through whatever environment the interpreter was reached", () => {
       assert.strictEqual(
@@ -416,7 +451,7 @@ describe("PythonEnvironment", () => {
       it.effect("a module without requirements needs none", () =>
         Effect.gen(function* () {
           const found = yield* read(yield* makeSandbox)
-          assert.deepStrictEqual(found, { files: [], pyproject: undefined, fingerprint: [], names: [] })
+          assert.deepStrictEqual(found, { files: [], pyproject: undefined, fingerprint: [], names: [], loose: [] })
         })
       )
 
@@ -773,19 +808,8 @@ describe("PythonEnvironment", () => {
           const wheels = NPath.join(sandbox.directory, "wheels")
           NFS.mkdirSync(wheels)
           const watched = new Watched()
-          const env = { PIP_CONFIG_FILE: "/dev/null", PIP_FIND_LINKS: "", PIP_NO_INDEX: "1" }
-          const saved = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]))
-          Object.assign(process.env, env)
-          const made = yield* watched.make(managed(sandbox, { offline: wheels })).pipe(
-            Effect.ensuring(
-              Effect.sync(() => {
-                for (const [name, value] of Object.entries(saved)) {
-                  if (value === undefined) delete process.env[name]
-                  else process.env[name] = value
-                }
-              })
-            )
-          )
+          const { env } = plainHost({ PIP_CONFIG_FILE: "/dev/null", PIP_FIND_LINKS: "", PIP_NO_INDEX: "1" })
+          const made = yield* watched.make(managed(sandbox, { offline: wheels }), { env })
           assert.match(watched.logs.join("\n"), /Warn: msgspec cannot be installed, the runtime uses its slower codec/)
           assert.include(python(made, "import synapse; print(list(synapse.__path__)[0])"), made.path!)
           const [record] = entries(NPath.join(sandbox.cache, "ready"))
@@ -846,12 +870,365 @@ describe("PythonEnvironment", () => {
         })
       )
 
+      it.effect("that needs a package, offline without a folder, is an error that says so and leaves nothing", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "demo\n")
+          const { env } = plainHost({ PIP_CONFIG_FILE: "/dev/null", PIP_FIND_LINKS: "" })
+          const make = new Watched().make(managed(sandbox, { offline: true }), { env })
+          const reason = reasonOf(yield* failure(make), "InstallFailed")
+          assert.match(reason.hint!, /no folder of wheels is given/)
+          assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
+        })
+      )
+
+      it.effect(
+        "in a cache that is full is an error that says so, and leaves nothing that passes for an environment",
+        ({ skip }) =>
+          Effect.gen(function* () {
+            const sandbox = yield* makeSandbox
+            sandbox.write("requirements.txt", "large\nneedy\nmsgspec\n")
+            NFS.mkdirSync(sandbox.cache)
+            const mount = (...args: ReadonlyArray<string>) =>
+              Effect.option(Effect.try(() => execFileSync("mount", [...args, sandbox.cache], { stdio: "pipe" })))
+            if (
+              process.platform !== "linux" ||
+              (yield* mount("-t", "tmpfs", "-o", "size=1m", "tmpfs"))._tag === "None"
+            ) {
+              return skip("a file system can be mounted only on Linux and by root")
+            }
+            yield* Effect.addFinalizer(() => Effect.sync(() => execFileSync("umount", ["--lazy", sandbox.cache])))
+            // Room for the environment and not for its packages, then for less and less of it.
+            for (const free of [1024, 512, 64, 8, 0]) {
+              const ballast = NPath.join(sandbox.cache, "ballast")
+              NFS.writeFileSync(ballast, "")
+              const { bavail, bsize } = NFS.statfsSync(sandbox.cache)
+              NFS.writeFileSync(ballast, Buffer.alloc(Math.max(bavail * bsize - free * 1024, 0)))
+              const reason = reasonOf(yield* failure(makeManaged(sandbox)), "InstallFailed")
+              assert.match(reason.hint ?? reason.output, /disk is full/, `${free} KiB`)
+              assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
+              assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "ready")), [])
+              assert.isFalse(NFS.existsSync(NPath.join(sandbox.directory, ".venv")))
+            }
+            yield* mount("-o", "remount,size=100m")
+            assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "1")
+          })
+      )
+
       it.effect("with a pinned hash that does not match is refused", () =>
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
           sandbox.write("requirements.txt", `demo==1.0 --hash=sha256:${"0".repeat(64)}\n`)
           const reason = reasonOf(yield* failure(makeManaged(sandbox)), "InstallFailed")
           assert.match(reason.hint!, /hash mismatch/)
+        })
+      )
+    })
+
+    describe("an environment that is made again in the same process", () => {
+      it.effect("leaves the old one as it is, and whatever runs in it goes on", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "needy\nmsgspec\n")
+          const before = yield* makeManaged(sandbox)
+          const worker = spawn(
+            before.python,
+            [
+              "-I",
+              "-B",
+              "-u",
+              "-c",
+              "import sys; print(sys.prefix); input(); import needy, synapse; print(needy.demo.VALUE)"
+            ],
+            { stdio: ["pipe", "pipe", "inherit"] }
+          )
+          yield* Effect.addFinalizer(() => Effect.sync(() => worker.kill("SIGKILL")))
+          const line = Effect.promise(
+            () => new Promise<string>((resolve) => worker.stdout.once("data", (text) => resolve(String(text).trim())))
+          )
+          assert.strictEqual(yield* line, before.path)
+          // As old as what is collected when nobody is known to use it.
+          const old = new Date(Date.now() - 3_600_000)
+          NFS.utimesSync(before.path!, old, old)
+          const state = () =>
+            NFS.readdirSync(before.path!, { recursive: true }).map((name) => {
+              const { ino, mtimeMs, size } = NFS.lstatSync(NPath.join(before.path!, String(name)))
+              return [name, ino, mtimeMs, size]
+            })
+          const untouched = state()
+          sandbox.write("requirements.txt", "demo==2.0\nmsgspec\n")
+          const [after, again] = yield* Effect.all([makeManaged(sandbox), makeManaged(sandbox)], {
+            concurrency: "unbounded"
+          })
+          assert.strictEqual(after.path, again.path)
+          assert.strictEqual(demoValue(after), "2")
+          assert.strictEqual(NFS.realpathSync(NPath.join(sandbox.directory, ".venv")), after.path)
+          assert.deepStrictEqual(state(), untouched)
+          const answer = yield* Effect.forkChild(line)
+          yield* Effect.yieldNow
+          worker.stdin.write("\n")
+          assert.strictEqual(yield* Fiber.join(answer), "1")
+          sandbox.write("requirements.txt", "needy\nmsgspec\n")
+          assert.strictEqual((yield* makeManaged(sandbox)).path, before.path)
+        })
+      )
+    })
+
+    describe.concurrent("a strict environment", () => {
+      const wheelOf = (name: string, version: string) => `${name}-${version}-py3-none-any.whl`
+      const hashed = (file: string, requirement: string) => {
+        const content = NFS.readFileSync(NPath.join(wheelsDirectory(), file))
+        return `${requirement} --hash=sha256:${createHash("sha256").update(content).digest("hex")}\n`
+      }
+      const wheel = (name: string, version: string) => hashed(wheelOf(name, version), `${name}==${version}`)
+
+      /** An index on the loopback interface that has what the folder of wheels has, and knows what it was asked. */
+      const makeIndex = Effect.gen(function* () {
+        const asked: Array<string> = []
+        const server = createServer((request, response) => {
+          const path = request.url!
+          asked.push(path)
+          const file = NPath.join(wheelsDirectory(), NPath.basename(path))
+          if (path.startsWith("/files/") && NFS.existsSync(file)) return void response.end(NFS.readFileSync(file))
+          const name = NPath.basename(path)
+          const links = NFS.readdirSync(wheelsDirectory())
+            .filter((file) => path.startsWith("/simple/") && file.startsWith(`${name}-`))
+            .map((file) => `<a href="/files/${file}">${file}</a>`)
+          response.writeHead(links.length === 0 ? 404 : 200, { "content-type": "text/html" }).end(links.join("\n"))
+        })
+        yield* Effect.acquireRelease(
+          Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
+          () => Effect.sync(() => server.close())
+        )
+        return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/simple/`, asked }
+      })
+
+      /** Every way that pip and uv know to be led to another index. */
+      const injected = (sandbox: Sandbox, url: string): Record<string, string> => {
+        const conf = `[global]\nindex-url = ${url}\nextra-index-url = ${url}\nfind-links = ${url}demo/\n`
+        const toml = `extra-index-url = ["${url}"]\nfind-links = ["${url}demo/"]\n`
+        sandbox.write("../home/.config/pip/pip.conf", conf)
+        sandbox.write("../home/.config/uv/uv.toml", toml)
+        sandbox.write("uv.toml", toml)
+        return {
+          HOME: NPath.join(sandbox.directory, "../home"),
+          XDG_CONFIG_HOME: NPath.join(sandbox.directory, "../home/.config"),
+          XDG_CACHE_HOME: NPath.join(sandbox.directory, "../installer-cache"),
+          PIP_CONFIG_FILE: sandbox.write("../pip.conf", conf),
+          PIP_INDEX_URL: url,
+          PIP_EXTRA_INDEX_URL: url,
+          PIP_FIND_LINKS: `${url}demo/`,
+          PIP_NO_BINARY: ":all:",
+          UV_INDEX: url,
+          UV_DEFAULT_INDEX: url,
+          UV_INDEX_STRATEGY: "unsafe-best-match",
+          UV_FIND_LINKS: `${url}demo/`,
+          UV_NO_VERIFY_HASHES: "1",
+          NO_PROXY: "127.0.0.1",
+          SOURCE_RAN: NPath.join(sandbox.directory, "../source-ran")
+        }
+      }
+
+      for (const installer of ["pip", "uv"] as const) {
+        const prepare = Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          const good = yield* makeIndex
+          const evil = yield* makeIndex
+          const { env } = plainHost({
+            ...injected(sandbox, evil.url),
+            PATH: installer === "uv" ? `${uvDirectory()}:${process.env.PATH}` : process.env.PATH
+          })
+          const make = (more: PythonEnvironment.EnvironmentSettings = {}) =>
+            new Watched().make(
+              managed(sandbox, { offline: false, installer, strict: true, index: good.url, ...more }),
+              { env }
+            )
+          const refused = Effect.gen(function* () {
+            const reason = reasonOf(yield* failure(make()), "InstallFailed")
+            assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
+            assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "ready")), [])
+            assert.isFalse(NFS.existsSync(env.SOURCE_RAN!))
+            assert.deepStrictEqual(evil.asked, [])
+            return reason
+          })
+          return { sandbox, good, evil, make, refused }
+        })
+
+        it.effect(`has what is pinned, from one index whatever else ${installer} is told`, () =>
+          Effect.gen(function* () {
+            const { evil, good, make, sandbox } = yield* prepare
+            sandbox.write(
+              "requirements.txt",
+              `--only-binary :all:\n${wheel("needy", "1.0")}${wheel("demo", "1.0")}${wheel("msgspec", "99.0")}-c pins.txt\n`
+            )
+            sandbox.write("pins.txt", "demo==1.0\n")
+            const made = yield* make()
+            assert.strictEqual(demoValue(made), "1")
+            assert.isNotEmpty(good.asked)
+            assert.deepStrictEqual(evil.asked, [])
+            assert.strictEqual((yield* make()).path, made.path)
+            // The same variables and files do lead elsewhere where nothing is said against it.
+            const loose = yield* make({ strict: false, index: undefined })
+            assert.notStrictEqual(loose.path, made.path)
+            assert.isNotEmpty(evil.asked)
+          })
+        )
+
+        it.effect(`has the codec only where it is pinned too, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { make, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", wheel("demo", "1.0"))
+            const made = yield* make()
+            assert.strictEqual(demoValue(made), "1")
+            assert.strictEqual(
+              python(made, "import importlib.util; print(importlib.util.find_spec('msgspec'))"),
+              "None"
+            )
+          })
+        )
+
+        it.effect(`refuses what a pinned package needs without a hash, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { refused, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", wheel("needy", "1.0"))
+            const reason = yield* refused
+            assert.match(
+              reason.hint!,
+              /also indirectly.*pip-compile --generate-hashes.*uv pip compile --generate-hashes/
+            )
+          })
+        )
+
+        it.effect(`refuses a file that is not the pinned one, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { refused, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", `demo==1.0 --hash=sha256:${"0".repeat(64)}\n`)
+            assert.match((yield* refused).hint!, /hash mismatch/)
+          })
+        )
+
+        it.effect(`builds nothing from source, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { good, refused, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", hashed("source-1.0.tar.gz", "source==1.0"))
+            const reason = yield* refused
+            assert.include(reason.hint!, `${good.url}, or has no wheel there`)
+          })
+        )
+
+        it.effect(`refuses a package that the index does not know, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { good, refused, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", wheel("demo", "1.0").replace("demo", "nunpy"))
+            assert.include((yield* refused).hint!, `unknown to the index ${good.url}`)
+          })
+        )
+
+        it.effect(`takes the folder of wheels where one is named, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { evil, good, make, sandbox } = yield* prepare
+            sandbox.write("requirements.txt", `${wheel("demo", "2.0")}${wheel("msgspec", "99.0")}`)
+            assert.strictEqual(demoValue(yield* make({ offline: wheelsDirectory() })), "2")
+            assert.deepStrictEqual([...good.asked, ...evil.asked], [])
+          })
+        )
+
+        it.effect(`an index that is named takes the place of the configured one, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const sandbox = yield* makeSandbox
+            const configured = yield* makeIndex
+            const named = yield* makeIndex
+            sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
+            const { env } = plainHost({
+              PATH: installer === "uv" ? `${uvDirectory()}:${process.env.PATH}` : process.env.PATH,
+              XDG_CACHE_HOME: NPath.join(sandbox.directory, "../installer-cache"),
+              NO_PROXY: "127.0.0.1",
+              PIP_INDEX_URL: configured.url,
+              UV_DEFAULT_INDEX: configured.url
+            })
+            const make = (index?: string) =>
+              new Watched().make(managed(sandbox, { offline: false, installer, index }), { env })
+            const one = yield* make()
+            assert.isNotEmpty(configured.asked)
+            assert.deepStrictEqual(named.asked, [])
+            configured.asked.length = 0
+            const other = yield* make(named.url)
+            assert.isNotEmpty(named.asked)
+            assert.deepStrictEqual(configured.asked, [])
+            assert.notStrictEqual(other.path, one.path)
+          })
+        )
+      }
+
+      it.effect("refuses before any installer runs what is not pinned by version and hash, with its place", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          const hash = `--hash=sha256:${"0".repeat(64)}`
+          const refused = [
+            "demo",
+            "demo==1.0",
+            `demo>=1.0 ${hash}`,
+            `demo==1.* ${hash}`,
+            `demo ${hash}`,
+            "demo==1.0 --hash=md5:0",
+            `demo==1.0 ${hash} --index-url http://127.0.0.1:9/`,
+            `demo==1.0 ; python_version > '3' --find-links . ${hash}`,
+            `demo @ http://127.0.0.1:9/demo-1.0-py3-none-any.whl ${hash}`,
+            `demo @ git+https://127.0.0.1:9/demo ${hash}`,
+            `http://127.0.0.1:9/demo-1.0-py3-none-any.whl ${hash}`,
+            `./demo-1.0-py3-none-any.whl ${hash}`,
+            "-e ../shared",
+            "--editable=../shared",
+            "--index-url http://127.0.0.1:9/",
+            "-i http://127.0.0.1:9/",
+            "--extra-index-url http://127.0.0.1:9/",
+            "--find-links wheels",
+            "--trusted-host 127.0.0.1",
+            "--no-binary :all:",
+            "--only-binary demo",
+            "--pre",
+            "-r http://127.0.0.1:9/requirements.txt"
+          ]
+          sandbox.write("requirements/base.txt", `${refused.join("\n")}\n`)
+          sandbox.write(
+            "requirements/pins.txt",
+            `demo==1.0 ; python_version > "3"\nother @ http://127.0.0.1:9/other.whl\n--pre\n`
+          )
+          sandbox.write(
+            "requirements.txt",
+            `--require-hashes\n# A comment\u2028--pre\ndemo[a,b]==1.0 ; python_version > "3" \\\n  ${hash} \\\n  ${hash}  # via x\n` +
+              "-r requirements/base.txt\n-c requirements/pins.txt\n"
+          )
+          const { loose } = yield* readRequirements(sandbox.directory, undefined)
+          const at = (file: string) => NPath.join(sandbox.directory, file)
+          assert.deepStrictEqual(loose, [
+            `${at("requirements.txt")}:3: --pre`,
+            ...refused.map((line, index) => `${at("requirements/base.txt")}:${index + 1}: ${line}`),
+            `${at("requirements/pins.txt")}:2: other @ http://127.0.0.1:9/other.whl`,
+            `${at("requirements/pins.txt")}:3: --pre`
+          ])
+          const watched = new Watched()
+          const reason = reasonOf(yield* failure(watched.make(managed(sandbox, { strict: true }))), "InstallFailed")
+          assert.include(reason.output, `${at("requirements/base.txt")}:2: demo==1.0`)
+          assert.match(reason.hint!, /pip-compile --generate-hashes.*uv pip compile --generate-hashes/)
+          assert.deepStrictEqual(
+            watched.commands.filter((command) => command.includes("_provision.py")),
+            []
+          )
+          assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
+        })
+      )
+
+      it.effect("refuses the dependencies of a pyproject.toml, which has no hashes", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          const toml = sandbox.write("pyproject.toml", `[project]\nname = "x"\ndependencies = ["demo==1.0"]\n`)
+          const reason = reasonOf(yield* failure(makeManaged(sandbox, { strict: true })), "InstallFailed")
+          assert.include(reason.output, toml)
+          for (const harmless of [`[project]\nname = "x"\ndependencies = []\n`, "[tool.x]\ny = 1\n"]) {
+            sandbox.write("pyproject.toml", harmless)
+            assert.deepStrictEqual((yield* readRequirements(sandbox.directory, undefined)).loose, [])
+          }
         })
       )
     })
@@ -1035,6 +1412,31 @@ describe("PythonEnvironment", () => {
         60_000
       )
 
+      it.effect(
+        "four processes at once where there are no locks all have a good environment",
+        () =>
+          Effect.gen(function* () {
+            const sandbox = yield* makeSandbox
+            sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
+            sandbox.write("../cache/locks", "no directory")
+            const outputs = yield* Effect.forEach([1, 2, 3, 4], () => inAnotherProcess(sandbox).output, {
+              concurrency: "unbounded"
+            })
+            for (const output of outputs) {
+              const path = output.trim().split("\n").at(-1)!
+              assert.strictEqual(
+                execFileSync(NPath.join(path, "bin/python"), ["-I", "-c", "import demo, synapse; print(demo.VALUE)"], {
+                  encoding: "utf8"
+                }),
+                "1\n",
+                output
+              )
+            }
+            assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "1")
+          }),
+        60_000
+      )
+
       it.effect("interruption ends every process and removes what was begun", () =>
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
@@ -1092,10 +1494,7 @@ describe("PythonEnvironment", () => {
         Effect.gen(function* () {
           const sandbox = yield* makeSandbox
           sandbox.write("requirements.txt", "needy\n")
-          const venv = NPath.join(sandbox.directory, "with-uv")
-          execFileSync(realPython, ["-m", "venv", venv])
-          execFileSync(NPath.join(venv, "bin/python"), ["-m", "pip", "install", "--quiet", "uv"], { stdio: "pipe" })
-          const host = { env: plainHost({ PATH: `${NPath.join(venv, "bin")}:${process.env.PATH}` }).env }
+          const host = { env: plainHost({ PATH: `${uvDirectory()}:${process.env.PATH}` }).env }
           const made = yield* new Watched().make(managed(sandbox, { installer: "auto" }), host)
           assert.strictEqual(demoValue(made), "1")
           assert.match(NFS.readFileSync(NPath.join(made.path!, "pyvenv.cfg"), "utf8"), /^uv = /m)

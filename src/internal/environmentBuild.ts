@@ -14,7 +14,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { InstallFailed, SynapseError } from "../SynapseError.ts"
 import { environmentAt, type Index } from "./environmentCache.ts"
-import { findOnPath, withoutCredentials } from "./environmentHost.ts"
+import { findOnPath, Host, sha256, withoutCredentials } from "./environmentHost.ts"
 import type { Facts } from "./environmentInterpreter.ts"
 import { Event, makeProgress } from "./environmentProgress.ts"
 import type { Requirements } from "./environmentRequirements.ts"
@@ -31,6 +31,7 @@ export interface BuildInput {
   readonly offline: boolean
   readonly wheels: string | undefined
   readonly index: Index
+  readonly strict: boolean
 }
 
 /** @internal */
@@ -49,6 +50,10 @@ export const installFailed = (
     })
   })
 
+const generateHashes =
+  "write them with `pip-compile --generate-hashes --no-emit-index-url -o requirements.txt requirements.in`, or with " +
+  "`uv pip compile --generate-hashes -o requirements.txt requirements.in`"
+
 const hints: ReadonlyArray<readonly [pattern: RegExp, hint: (input: BuildInput) => string]> = [
   [
     /No space left on device|ENOSPC|Errno 28|disk quota/i,
@@ -59,6 +64,12 @@ const hints: ReadonlyArray<readonly [pattern: RegExp, hint: (input: BuildInput) 
     /ensurepip is not available|No module named '?(?:ensurepip|venv)'?|python3[\d.]*-venv/,
     (input) =>
       `This Python comes without venv or pip. On Debian and Ubuntu: apt install python${minor(input)}-venv (or python3-pip).`
+  ],
+  [
+    /--require-hashes|Hash-checking is required/,
+    () =>
+      "The requirements have hashes, but not for everything that they need, also indirectly, or without an exact " +
+      `version: ${generateHashes}.`
   ],
   [
     /DO NOT MATCH THE HASHES|hash mismatch|Hash mismatch|THESE PACKAGES DO NOT MATCH/i,
@@ -99,7 +110,15 @@ export const hintFor = (output: string, input: BuildInput): string | undefined =
   }
   // A refused connection also ends in "no matching distribution", so it is looked for first.
   if (noNetwork.test(output)) {
-    return "The package index cannot be reached: check the network, proxy and index settings (PIP_INDEX_URL, HTTPS_PROXY)."
+    const settings = input.strict ? "environment.index, HTTPS_PROXY" : "PIP_INDEX_URL, HTTPS_PROXY"
+    return `The package index cannot be reached: check the network, proxy and index settings (${settings}).`
+  }
+  if (noPackage.test(output) && input.strict) {
+    return (
+      `A package, or that version of it, is unknown to the index ${withoutCredentials(input.index.url ?? "pypi.org")}, or ` +
+      `has no wheel there for Python ${input.facts.version} on this platform. A strict install builds nothing and asks no ` +
+      "other index (environment.index)."
+    )
   }
   if (noPackage.test(output)) {
     return (
@@ -134,6 +153,7 @@ const stderrLimit = 8 * 1024
 /** Builds the environment of a key, or waits for whoever is building it. */
 export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) {
   const path = yield* Path.Path
+  if (input.strict) yield* checkPinned(input.requirements.loose)
   const uv = yield* chooseUv(input)
   yield* checkWheels(input.wheels)
   yield* prepareCache(input)
@@ -141,7 +161,9 @@ export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) 
     root: input.cacheDirectory,
     key: input.key,
     directory: input.directory,
-    requirements: input.requirements.files,
+    requirements: input.strict
+      ? [yield* writeStrictOptions(input), ...input.requirements.files]
+      : input.requirements.files,
     pyproject: input.requirements.pyproject ?? null,
     runtime: runtimeDirectory,
     uv,
@@ -164,6 +186,58 @@ export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) 
     )
   )
 })
+
+const shownLines = 20
+
+const checkPinned = (loose: ReadonlyArray<string>): Effect.Effect<void, SynapseError> => {
+  if (loose.length === 0) return Effect.void
+  const more = loose.length > shownLines ? [`and ${loose.length - shownLines} more`] : []
+  return Effect.fail(
+    installFailed(
+      ["check", "requirements"],
+      null,
+      [...loose.slice(0, shownLines), ...more].join("\n"),
+      "environment.strict takes exact versions with hashes (`name==1.0 --hash=sha256:…`) and no index, links or packages " +
+        `from paths, URLs and version control in the requirements: ${generateHashes}.`
+    )
+  )
+}
+
+/** What uv takes from no variable, first among the requirements. */
+const strictOptions = "--require-hashes\n--only-binary :all:\n"
+
+const writeStrictOptions = Effect.fnUntraced(function* (input: BuildInput) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const file = path.join(input.cacheDirectory, "strict.txt")
+  const temporary = `${file}.${process.pid}.${sha256(String(Math.random())).slice(0, 8)}`
+  yield* fs.writeFileString(temporary, strictOptions).pipe(
+    Effect.andThen(fs.rename(temporary, file)),
+    Effect.onError(() => Effect.ignore(fs.remove(temporary, { force: true }))),
+    Effect.mapError((error) => {
+      const output = String(error.cause ?? error.message)
+      return installFailed(["write", file], null, output, hintFor(output, input))
+    })
+  )
+  return file
+})
+
+/** The variables that installers see: those of this process, or under `strict` none that leads them elsewhere. */
+const installerVariables = (host: Host, input: BuildInput): Record<string, string | undefined> => {
+  const { url } = input.index
+  const chosen = url === undefined ? {} : { PIP_INDEX_URL: url, UV_DEFAULT_INDEX: url }
+  if (!input.strict) return { ...host.env, ...chosen }
+  return {
+    ...Object.fromEntries(Object.entries(host.env).filter(([name]) => !/^(?:PIP|UV)_/i.test(name))),
+    // The null device, by the name that pip knows, stands for no configuration file at all: `--isolated` reads some.
+    PIP_CONFIG_FILE: host.platform === "win32" ? "nul" : "/dev/null",
+    PIP_REQUIRE_HASHES: "1",
+    PIP_ONLY_BINARY: ":all:",
+    UV_NO_CONFIG: "1",
+    UV_REQUIRE_HASHES: "1",
+    ...chosen
+  }
+}
 
 const checkWheels = Effect.fnUntraced(function* (wheels: string | undefined) {
   if (wheels === undefined) return
@@ -215,6 +289,7 @@ const runScript = Effect.fnUntraced(function* (input: BuildInput, args: Readonly
     .spawn(
       ChildProcess.make(input.facts.base, args, {
         cwd: input.directory,
+        env: installerVariables(yield* Host, input),
         forceKillAfter: "2 seconds"
       })
     )

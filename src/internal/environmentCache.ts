@@ -61,6 +61,7 @@ export interface KeyInput {
   /** A folder of wheels. */
   readonly wheels: string | undefined
   readonly index: string
+  readonly strict: boolean
 }
 
 /** The name of an environment's content. Equal inputs share one environment, in whatever directory they are. */
@@ -74,7 +75,8 @@ export const keyOf = (input: KeyInput): string => {
       input.requirements.fingerprint,
       input.installer,
       input.wheels ?? null,
-      input.wheels === undefined ? input.index : null
+      input.wheels === undefined ? input.index : null,
+      input.strict
     ])
   ).slice(0, 32)
 }
@@ -132,10 +134,23 @@ export interface Index {
   readonly fingerprint: string
   /** Whether only pip is told about an index: uv does not read pip's configuration. */
   readonly pipOnly: boolean
+  /** The index that takes the place of the one that is configured. */
+  readonly url: string | undefined
 }
 
+/** Where packages come from. A strict install knows the index that it is given and no configuration. */
+export const indexOf = (
+  url: string | undefined,
+  strict: boolean
+): Effect.Effect<Index, never, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function* () {
+    const configured = strict ? { fingerprint: "", pipOnly: false } : yield* configuredIndex
+    const fingerprint = sha256(`${configured.fingerprint} ${withoutCredentials(url ?? "")}`)
+    return { fingerprint, pipOnly: configured.pipOnly, url } satisfies Index as Index
+  })
+
 /** Where the user's configuration has packages come from. */
-export const readIndex: Effect.Effect<Index, never, FileSystem.FileSystem | Path.Path> = Effect.gen(function* () {
+const configuredIndex = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const host = yield* Host
   const path = yield* Path.Path

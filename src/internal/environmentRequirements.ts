@@ -18,6 +18,8 @@ export interface Requirements {
   readonly fingerprint: ReadonlyArray<string>
   /** The names of the packages that are asked for directly, for people. */
   readonly names: ReadonlyArray<string>
+  /** What a strict install refuses, each with its place. */
+  readonly loose: ReadonlyArray<string>
 }
 
 const missing = (path: string, detail: string): SynapseError =>
@@ -37,6 +39,7 @@ export const readRequirements = Effect.fnUntraced(function* (
   const files: Array<string> = []
   const fingerprint: Array<string> = []
   const names: Array<string> = []
+  const loose: Array<string> = []
   const seen = new Set<string>()
   let pyproject: string | undefined
 
@@ -71,6 +74,9 @@ export const readRequirements = Effect.fnUntraced(function* (
           const name = packageName(line.text)
           if (name !== undefined) names.push(name)
         }
+        if (include === undefined && !isPinned(line.text, constraints)) {
+          loose.push(`${file}:${line.number}: ${line.text}`)
+        }
         fingerprint.push(...(yield* Effect.provideContext(localState(directory, line.text), context)))
       }
     })
@@ -83,6 +89,7 @@ export const readRequirements = Effect.fnUntraced(function* (
       pyproject = source
       fingerprint.push(`pyproject ${sha256(dependencies)}`)
       names.push(...dependencyNames(dependencies))
+      if (dependencies !== "[]" && /\bdependencies\b/.test(text)) loose.push(`${source}: dependencies have no hashes`)
       for (const line of dependencies.split("\n")) {
         fingerprint.push(...(yield* localState(directory, line)))
       }
@@ -91,7 +98,7 @@ export const readRequirements = Effect.fnUntraced(function* (
       files.push(source)
     }
   }
-  return { files, pyproject, fingerprint, names: [...new Set(names)] } satisfies Requirements as Requirements
+  return { files, pyproject, fingerprint, names: [...new Set(names)], loose } satisfies Requirements as Requirements
 })
 
 const usualSources = Effect.fnUntraced(function* (directory: string) {
@@ -112,13 +119,16 @@ interface Line {
   readonly number: number
 }
 
+/** Wherever Python may end a line: what passes for a comment here must not be a line of its own there. */
+const lineEnd = /\r\n|(?!\t)[\p{Cc}\u2028\u2029]/u
+
 /** The lines as pip sees them: continued ones joined, without comments and blank ones. */
 const logicalLines = (text: string): ReadonlyArray<Line> => {
   const result: Array<Line> = []
   let pending: Line | undefined
   for (const [index, raw] of text
     .replace(/^\uFEFF/, "")
-    .split(/\r?\n/)
+    .split(lineEnd)
     .entries()) {
     const comment = /^\s*#/.test(raw)
     const started: Line = pending ?? { text: "", number: index + 1 }
@@ -144,6 +154,19 @@ const inclusion = (line: string): { readonly file: string; readonly constraints:
 
 const packageName = (requirement: string): string | undefined =>
   /^([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:$|[[<>=!~;@,( ])/.exec(requirement)?.[1]
+
+const harmlessOption = /^--(?:require-hashes|prefer-binary|only-binary(?:\s*=\s*|\s+):all:)$/
+
+/** One version of a package, by name. Nothing of it says where to take it from. */
+const exact = String.raw`[A-Za-z0-9][\w.-]*\s*(?:\[[\w\s,.-]*\])?\s*={2,3}\s*[\w.!+-]+\s*(?:;(?:(?!\s-).)*)?`
+
+const pinned = new RegExp(String.raw`^${exact}(?:\s+--hash(?:=|\s+)sha(?:256|384|512):[0-9a-f]+)+$`, "i")
+
+/** Constraints choose versions of what is pinned elsewhere, so they may do without a hash. */
+const constraint = new RegExp(`^${exact}$`)
+
+const isPinned = (line: string, constraints: boolean): boolean =>
+  harmlessOption.test(line) || pinned.test(line) || (constraints && constraint.test(line))
 
 const local =
   /^(?:-e|--editable|-f|--find-links|file:|\.{0,2}[\\/]|\.{1,2}$|[A-Za-z]:\\)|@\s*file:|\.(?:whl|tar\.gz|zip)\b/
