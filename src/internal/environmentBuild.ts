@@ -114,8 +114,9 @@ export const hintFor = (output: string, input: BuildInput): string | undefined =
     return `The package index cannot be reached: check the network, proxy and index settings (${settings}).`
   }
   if (noPackage.test(output) && input.strict) {
+    const { url } = input.index
     return (
-      `A package, or that version of it, is unknown to the index ${withoutCredentials(input.index.url ?? "pypi.org")}, or ` +
+      `A package, or that version of it, is unknown to the index${url === undefined ? "" : ` ${withoutCredentials(url)}`}, or ` +
       `has no wheel there for Python ${input.facts.version} on this platform. A strict install builds nothing and asks no ` +
       "other index (environment.index)."
     )
