@@ -28,6 +28,7 @@ import {
 } from "./internal/connectionEnd.ts"
 import {
   decodeCredit,
+  decodeGoAway,
   decodeHello,
   decodeLog,
   encodeFailure,
@@ -172,8 +173,11 @@ export interface Connection {
    * them as possible should wait in the worker.
    */
   readonly room: (synchronous: boolean) => number
-  /** Waits until the worker says that it is leaving: it takes no more calls, and finishes those it has. */
-  readonly leaving: Effect.Effect<void>
+  /**
+   * Waits until the worker says that it is leaving: it takes no more calls, and finishes those it has. Gives the reason, where
+   * it tells one.
+   */
+  readonly leaving: Effect.Effect<string | undefined>
   /** Waits for the end of the connection, and fails with what ended it. */
   readonly ended: Effect.Effect<never, SynapseError>
 }
@@ -249,7 +253,7 @@ export const make = Effect.fnUntraced(function* (
   const runInBackground = yield* FiberSet.makeRuntime<never, void, never>()
   const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
   const over = yield* Deferred.make<never, SynapseError>()
-  const saidGoAway = yield* Deferred.make<void>()
+  const saidGoAway = yield* Deferred.make<string | undefined>()
   let endedWith: SynapseError | undefined
   let closing = false
   /** What ends a call that the worker stops because this side ends it. */
@@ -339,7 +343,7 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Ping:
         return sendControl(Envelope.Kind.Pong, frame.id)
       case Envelope.Kind.GoAway:
-        return leave()
+        return leave(decodeGoAway(frame))
       case Envelope.Kind.Request:
         return serving.request(frame)
       case Envelope.Kind.Credit:
@@ -404,9 +408,9 @@ export const make = Effect.fnUntraced(function* (
     options.onChange()
   }
 
-  const leave = (): void => {
+  const leave = (why?: string): void => {
     isLeaving = true
-    Deferred.doneUnsafe(saidGoAway, Exit.void)
+    Deferred.doneUnsafe(saidGoAway, Exit.succeed(why))
     options.onChange()
   }
 

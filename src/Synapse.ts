@@ -12,7 +12,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
@@ -23,25 +23,24 @@ import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Connection from "./Connection.ts"
-import * as Envelope from "./Envelope.ts"
+import type * as Connection from "./Connection.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
-import { failureOfFrame } from "./internal/answer.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
-import { workerEnvironment } from "./internal/environmentVariables.ts"
 import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
 import * as InputStreams from "./internal/inputStreams.ts"
+import type { Limits as InternalLimits } from "./internal/limits.ts"
 import * as Logs from "./internal/logs.ts"
 import { validateOptions, validateWorkers } from "./internal/options.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
-import * as Serving from "./internal/serving.ts"
+import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
 import * as Watching from "./internal/watching.ts"
+import { makeStartWorker } from "./internal/worker.ts"
 import * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as PythonProcess from "./PythonProcess.ts"
 import * as RemoteObject from "./RemoteObject.ts"
-import { StartFailed, SynapseError } from "./SynapseError.ts"
+import type { SynapseError } from "./SynapseError.ts"
 import * as WorkerPool from "./WorkerPool.ts"
 
 /**
@@ -102,6 +101,8 @@ export interface SynapseOptions<R = never> {
   readonly heartbeat?: HeartbeatOptions | false | undefined
   /** When a worker has served long enough and is replaced, which no caller notices. `"auto"`: when it leaks. Default: never. */
   readonly recycle?: WorkerPool.RecycleOptions | "auto" | undefined
+  /** What each worker may use. */
+  readonly limits?: Limits | undefined
   /**
    * Whether every call runs in a process of its own, which is started before and ended after it: for code that leaks or is
    * not trusted. `workers` is how many run at once. Default: `false`.
@@ -189,6 +190,14 @@ export interface WatchOptions {
   /** How long it has to be quiet after a change. Default: 200 ms. */
   readonly debounce?: Duration.Input | undefined
 }
+
+/**
+ * What each worker may use. Nothing is limited that is not named, but `openCalls`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Limits extends InternalLimits {}
 
 /**
  * A runtime at a moment.
@@ -375,9 +384,6 @@ export interface Runtime {
   readonly environment: PythonEnvironment.PythonEnvironment
 }
 
-/** How many calls a worker may have open. */
-const maxOpenCalls = 1024
-
 /**
  * Starts a runtime in the current scope.
  *
@@ -415,11 +421,11 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     environment: PythonEnvironment.make(options)
   }).pipe(Effect.provideContext(services))
   let module = yield* findModule
-  const logs = yield* Logs.make(options.logs ?? "effect", module.environment.directory)
-  const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
-  const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
-  const graceMillis = Duration.toMillis(options.disposeTimeout ?? "500 millis")
-  const cancelGraceMillis = Duration.toMillis(options.cancelGrace ?? "2 seconds")
+  const logs = yield* Logs.make(
+    options.logs ?? "effect",
+    module.environment.directory,
+    options.limits?.logRecordsPerSecond
+  )
   const started = yield* Deferred.make<Runtime>()
   const host = yield* serveHost(
     options.host,
@@ -427,43 +433,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     whenStarted(started, () => module.environment)
   )
 
-  const acquire = Effect.fnUntraced(function* ({ entrypoint, environment }: Module, onChange: () => void) {
-    const { env, secrets } = workerEnvironment(process.env, environment, options.env ?? {})
-    const worker = yield* PythonProcess.make({
-      python: environment.python,
-      directory: environment.directory,
-      entrypoint,
-      env,
-      secrets,
-      onLine: (line) => logs.line(worker.pid, line)
-    })
-    const connection = yield* Connection.make(worker.socket, {
-      maxFrameSize,
-      concurrency: options.concurrency ?? 1,
-      maxOpenCalls,
-      graceMillis,
-      cancelGraceMillis,
-      evaluate: options.evaluate ?? false,
-      heartbeat: heartbeatOf(options.heartbeat),
-      setup: worker.setup,
-      inspect: worker.inspect,
-      serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
-      onLog: (log) => {
-        if (log.logger === "stderr") worker.noteStderr(log.message)
-        logs.record(worker.pid, log)
-      },
-      onChange,
-      onBusy: worker.setKeepAlive
-    }).pipe(
-      Effect.tap((connection) => (options.warmUp === undefined ? Effect.void : warmUp(connection, options.warmUp))),
-      Effect.timeoutOrElse({
-        duration: startTimeout,
-        orElse: () => Effect.fail(startTimedOut(startTimeout, worker.stderr()))
-      })
-    )
-    if (connection.load() === 0) worker.setKeepAlive(false)
-    return connection
-  })
+  const startWorker = makeStartWorker(options, host, logs)
 
   const pool = yield* WorkerPool.make({
     size: sizeOf(options.workers),
@@ -472,11 +442,11 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     queue: options.queue,
     recycle: options.recycle,
     oneShot: options.oneShot,
-    acquire: (onChange) => acquire(module, onChange)
+    acquire: (onChange) => startWorker(module, onChange)
   })
   const reload = Effect.gen(function* () {
     const changed = yield* findModule
-    yield* pool.reload((onChange) => acquire(changed, onChange))
+    yield* pool.reload((onChange) => startWorker(changed, onChange))
     module = changed
   })
   const calls: Calls = { use: pool.use, callTimeout: options.callTimeout }
@@ -495,15 +465,11 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     }
   }
   Deferred.doneUnsafe(started, Exit.succeed(runtime))
-  yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(changes, reloadChanged(reload))))
+  if (changes !== undefined) {
+    yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(changes, reloadChanged(reload))))
+  }
   return runtime
 })
-
-/** A module and what it runs in, as they were found. */
-interface Module {
-  readonly entrypoint: string
-  readonly environment: PythonEnvironment.PythonEnvironment
-}
 
 const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
   const { max, min } = typeof workers === "object" ? workers : { max: workers, min: undefined }
@@ -511,29 +477,12 @@ const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
   return { min: min ?? most, max: most }
 }
 
-const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Options["heartbeat"] =>
-  heartbeat === false
-    ? undefined
-    : {
-        intervalMillis: Duration.toMillis(heartbeat.interval ?? "30 seconds"),
-        misses: heartbeat.misses ?? 2
-      }
-
-const warmUp = (connection: Connection.Connection, { input, method }: WarmUp): Effect.Effect<void, SynapseError> =>
-  Effect.flatMap(connection.call({ method, payload: input }), (frame) =>
-    frame.kind === Envelope.Kind.Success ? Effect.void : failureOfFrame(frame, method, undefined)
-  ).pipe(
-    Effect.mapError(
-      (error) =>
-        new SynapseError({
-          reason: new StartFailed({ kind: "warmUp", detail: `The worker could not be warmed up: ${error.message}` })
-        })
-    )
-  )
-
-const watch = ({ directory, watch }: SynapseOptions<unknown>): Effect.Effect<Stream.Stream<ReadonlyArray<string>>> =>
+const watch = ({
+  directory,
+  watch
+}: SynapseOptions<unknown>): Effect.Effect<Stream.Stream<ReadonlyArray<string>> | undefined> =>
   watch === undefined || watch === false
-    ? Effect.succeed(Stream.empty)
+    ? Effect.succeed(undefined)
     : Watching.changes({ ...(watch === true ? {} : watch), directory })
 
 const reloadChanged =
@@ -584,17 +533,6 @@ const whenStarted = (
     }
   }
 }
-
-const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError =>
-  new SynapseError({
-    reason: new StartFailed({
-      kind: "timeout",
-      detail:
-        `The Python module was not loaded within ${Duration.format(timeout)}: ` +
-        `raise startTimeout if it needs longer to import`,
-      stderr
-    })
-  })
 
 /**
  * A service key for a runtime, with its layers and functions as statics.

@@ -408,7 +408,7 @@ export const make = Effect.fnUntraced(function* (
     if (!isRunning() || worker.state !== "ready" || worker.generation !== generation) return
     // One after the other: all of them at once would take twice the memory.
     if (now() < recycleAgainAt || count(isReplacement) > 0) return
-    log(Effect.logDebug(`The Python worker ${worker.connection!.hello.pid} ${why} and is replaced`))
+    log(Effect.logDebug(`The Python worker ${pidOf(worker)} ${why} and is replaced`))
     start(generation, worker)
   }
 
@@ -434,8 +434,8 @@ export const make = Effect.fnUntraced(function* (
           Deferred.doneUnsafe(worker.ready, Exit.void)
           // Those of a reload begin together.
           if (worker.generation === generation) serve(worker)
-          yield* Effect.raceFirst(connection.leaving, connection.ended)
-          onLeft(worker, now() - readyAt)
+          const why = yield* Effect.raceFirst(connection.leaving, connection.ended)
+          onLeft(worker, now() - readyAt, why)
           return yield* connection.ended
         })
         const exit = yield* Effect.exit(restore(Effect.raceFirst(serving, Deferred.await(worker.finished))))
@@ -450,8 +450,9 @@ export const make = Effect.fnUntraced(function* (
       })
     )
 
-  const onLeft = (worker: Worker, afterMillis: number): void => {
+  const onLeft = (worker: Worker, afterMillis: number, why: string | undefined): void => {
     worker.leftByItself = true
+    if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
     const wasWanted = isWanted(worker)
     retire(worker)
     if (wasWanted && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
@@ -569,7 +570,7 @@ export const make = Effect.fnUntraced(function* (
         const { connection, id, startedAt, state } = worker
         return {
           id,
-          pid: connection?.hello.pid,
+          pid: pidOf(worker),
           state,
           inFlight: connection?.load() ?? 0,
           calls: connection?.served() ?? 0,
@@ -631,11 +632,13 @@ const isSame = (a: Status, b: Status): boolean =>
 
 const closed = new SynapseError({ reason: new Closed({ delivery: "notSent" }) })
 
-const leftTooSoon = ({ connection }: Worker): SynapseError =>
+const pidOf = ({ connection }: Worker): number | undefined => connection?.hello.pid
+
+const leftTooSoon = (worker: Worker): SynapseError =>
   new SynapseError({
     reason: new StartFailed({
       kind: "exit",
-      detail: `The Python worker ${connection?.hello.pid} asked to be replaced within a second of its start`
+      detail: `The Python worker ${pidOf(worker)} asked to be replaced within a second of its start`
     })
   })
 

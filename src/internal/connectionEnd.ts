@@ -42,6 +42,9 @@ export const endOf = (error: Socket.SocketError, greeted: boolean): SynapseError
 const beforeHello = (error: SynapseError): SynapseError => {
   const { reason } = error
   if (reason._tag !== "WorkerExited") return error
+  if (reason.limit !== undefined) {
+    return startFailed("exit", `Python went over ${reason.limit} before the module had been loaded`)
+  }
   const how = reason.signal === null ? `exited with code ${reason.exitCode}` : `was ended by ${reason.signal}`
   return new SynapseError({
     reason: new StartFailed({

@@ -46,6 +46,11 @@ const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Env
 }
 export const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
 
+/** Why the worker leaves, where it says so. */
+export const decodeGoAway = (frame: Envelope.Frame): string | undefined =>
+  frame.payload.length === 0 ? undefined : decodeReason(frame).reason
+const decodeReason = decodeControl(Schema.Struct({ reason: Schema.optionalKey(Schema.String) }), "GoAway")
+
 /** The handle that an answer gives; nothing where it gives none. */
 export const handleOf = (frame: Envelope.Frame): number | undefined => {
   try {

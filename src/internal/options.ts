@@ -14,6 +14,10 @@ const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => num
   ["queue.capacity", ({ queue }) => queue?.capacity, 0, Number.MAX_SAFE_INTEGER],
   ["restart.max", ({ restart }) => restart?.max, 0, Number.MAX_SAFE_INTEGER],
   ["heartbeat.misses", ({ heartbeat }) => beating(heartbeat)?.misses, 1, Number.MAX_SAFE_INTEGER],
+  ["limits.memoryMiB", ({ limits }) => limits?.memoryMiB, 1, 2 ** 33],
+  ["limits.openFiles", ({ limits }) => limits?.openFiles, 16, 2 ** 31 - 1],
+  ["limits.openCalls", ({ limits }) => limits?.openCalls, 1, 2 ** 20],
+  ["limits.logRecordsPerSecond", ({ limits }) => limits?.logRecordsPerSecond, 1, Number.MAX_SAFE_INTEGER],
   ["recycle.afterCalls", ({ recycle }) => recycling(recycle)?.afterCalls, 1, Number.MAX_SAFE_INTEGER]
 ]
 
@@ -28,12 +32,14 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
   ["heartbeat.interval", ({ heartbeat }) => beating(heartbeat)?.interval],
   ["recycle.afterAge", ({ recycle }) => recycling(recycle)?.afterAge],
   ["workers.idleTimeToLive", ({ workers }) => (typeof workers === "object" ? workers.idleTimeToLive : undefined)],
+  ["limits.cpuTime", ({ limits }) => limits?.cpuTime],
   ["watch.debounce", ({ watch }) => (typeof watch === "object" ? watch.debounce : undefined)]
 ]
 
 const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
   ["evaluate", ({ evaluate }) => evaluate, [true, false]],
   ["oneShot", ({ oneShot }) => oneShot, [true, false]],
+  ["limits.memoryBy", ({ limits }) => limits?.memoryBy, ["watch", "rlimit", "cgroup"]],
   ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
   ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
   ["environment.installer", ({ environment }) => settings(environment)?.installer, ["auto", "uv", "pip"]]
@@ -105,7 +111,10 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   }
   const wrong = wrongWorkers(options.workers) ?? wrongRecycling(options.recycle)
   if (wrong !== undefined) return wrong
-  const { logs } = options
+  const { limits, logs, oneShot } = options
+  if (limits?.cpuTime !== undefined && oneShot !== true) {
+    return "The option `limits.cpuTime` counts a worker's whole life: it is for workers that live for one call, with `oneShot`"
+  }
   if (logs !== undefined && logs !== "effect" && logs !== "ignore" && typeof logs !== "function") {
     return `The option \`logs\` is ${JSON.stringify(logs)}, not "effect", "ignore" or a function`
   }

@@ -1,0 +1,104 @@
+/** Starting one worker of a module: its process, the connection to it, and the call that warms it up. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Connection from "../Connection.ts"
+import * as Envelope from "../Envelope.ts"
+import type { PythonEnvironment } from "../PythonEnvironment.ts"
+import * as PythonProcess from "../PythonProcess.ts"
+import type { SynapseOptions, WarmUp } from "../Synapse.ts"
+import { StartFailed, SynapseError } from "../SynapseError.ts"
+import { failureOfFrame } from "./answer.ts"
+import { workerEnvironment } from "./environmentVariables.ts"
+import type { Logs } from "./logs.ts"
+import * as Serving from "./serving.ts"
+
+/** A module and what it runs in, as they were found. */
+export interface Module {
+  readonly entrypoint: string
+  readonly environment: PythonEnvironment
+}
+
+const defaultOpenCalls = 1024
+
+/** Makes what starts a worker; the scope owns it. `onChange` is that of the pool. */
+export const makeStartWorker = <R>(
+  options: SynapseOptions<R>,
+  host: Serving.Host | undefined,
+  logs: Logs
+): ((module: Module, onChange: () => void) => Effect.Effect<Connection.Connection, SynapseError, Scope.Scope>) => {
+  const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
+  const maxOpenCalls = options.limits?.openCalls ?? defaultOpenCalls
+  const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
+  const settings: Omit<Connection.Options, "serve" | "onLog" | "onChange" | "onBusy"> = {
+    maxFrameSize,
+    maxOpenCalls,
+    concurrency: options.concurrency ?? 1,
+    graceMillis: Duration.toMillis(options.disposeTimeout ?? "500 millis"),
+    cancelGraceMillis: Duration.toMillis(options.cancelGrace ?? "2 seconds"),
+    evaluate: options.evaluate ?? false,
+    heartbeat: heartbeatOf(options.heartbeat)
+  }
+
+  return Effect.fnUntraced(function* ({ entrypoint, environment }, onChange) {
+    const worker = yield* PythonProcess.make({
+      ...workerEnvironment(process.env, environment, options.env ?? {}),
+      python: environment.python,
+      directory: environment.directory,
+      entrypoint,
+      limits: options.limits,
+      onLine: (line) => logs.line(worker.pid, line)
+    })
+    const connection = yield* Connection.make(worker.socket, {
+      ...settings,
+      setup: worker.setup,
+      inspect: worker.inspect,
+      serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
+      onLog: (log) => {
+        if (log.logger === "stderr") worker.noteStderr(log.message)
+        logs.record(worker.pid, log)
+      },
+      onChange,
+      onBusy: worker.setKeepAlive
+    }).pipe(
+      Effect.tap((connection) => (options.warmUp === undefined ? Effect.void : warmUp(connection, options.warmUp))),
+      Effect.timeoutOrElse({
+        duration: startTimeout,
+        orElse: () => Effect.fail(startTimedOut(startTimeout, worker.stderr()))
+      })
+    )
+    if (connection.load() === 0) worker.setKeepAlive(false)
+    return connection
+  })
+}
+
+const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Options["heartbeat"] =>
+  heartbeat === false
+    ? undefined
+    : {
+        intervalMillis: Duration.toMillis(heartbeat.interval ?? "30 seconds"),
+        misses: heartbeat.misses ?? 2
+      }
+
+const warmUp = (connection: Connection.Connection, { input, method }: WarmUp): Effect.Effect<void, SynapseError> =>
+  Effect.flatMap(connection.call({ method, payload: input }), (frame) =>
+    frame.kind === Envelope.Kind.Success ? Effect.void : failureOfFrame(frame, method, undefined)
+  ).pipe(
+    Effect.mapError(
+      (error) =>
+        new SynapseError({
+          reason: new StartFailed({ kind: "warmUp", detail: `The worker could not be warmed up: ${error.message}` })
+        })
+    )
+  )
+
+const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError =>
+  new SynapseError({
+    reason: new StartFailed({
+      kind: "timeout",
+      detail:
+        `The Python module was not loaded within ${Duration.format(timeout)}: ` +
+        `raise startTimeout if it needs longer to import`,
+      stderr
+    })
+  })
