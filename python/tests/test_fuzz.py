@@ -396,6 +396,7 @@ class Host:
     def __init__(self, launch: Callable[..., Worker], welcomed: bool = True) -> None:
         self.worker = launch()
         self.received = b""
+        self._owed = b""
         self._last = 0x7000_0000
         if welcomed:
             self.worker.welcome(evaluate=True)
@@ -416,7 +417,7 @@ class Host:
                     raise Gone from error
 
     def read(self) -> list[wire.Got]:
-        """What has arrived; requests of the worker are answered with nothing."""
+        """What has arrived; requests of the worker are to be answered with nothing."""
         try:
             data = self.worker.socket.recv(1 << 20)
         except OSError as error:
@@ -438,14 +439,9 @@ class Host:
                     kind, id, wire.decode(meta) if meta else None, payload and wire.decode(payload)
                 )
             )
-        answers = b"".join(
-            frame(wire.SUCCESS, each.id, b"\xc0") for each in got if each.kind == wire.REQUEST
-        )
-        if answers:
-            try:
-                self.worker.socket.sendall(answers)
-            except OSError as error:
-                raise Gone from error
+        # For later: what is being written may end within a frame.
+        asked = (each.id for each in got if each.kind == wire.REQUEST)
+        self._owed += b"".join(frame(wire.SUCCESS, id, b"\xc0") for id in asked)
         return got
 
     def answers_a_good_call(self) -> bool:
@@ -456,6 +452,8 @@ class Host:
         end = time.monotonic() + PATIENCE
         while True:
             assert time.monotonic() < end, "the worker does not answer any more"
+            owed, self._owed = self._owed, b""
+            self.write(owed)
             if not select.select([self.worker.socket], [], [], 1)[0]:
                 continue
             for got in self.read():
