@@ -201,6 +201,24 @@ describe("a worker that is told to leave from outside", () => {
   )
 })
 
+describe("a worker that asks to be replaced", () => {
+  it.live("finishes what it has, and another takes what is new", () =>
+    Effect.gen(function* () {
+      const directory = temporaryDirectory()
+      writeFileSync(
+        join(directory, "main.py"),
+        "import os, synapse\n@synapse.handler\ndef main(ask: bool):\n" +
+          "    if ask: synapse.replace_me('it has seen enough')\n    return os.getpid()\n"
+      )
+      const runtime = yield* Synapse.make({ directory, environment: "system", logs: "ignore" })
+      const before = yield* runtime.call(Schema.Int, { ask: false })
+      assert.strictEqual(yield* runtime.call(Schema.Int, { ask: true }), before)
+      assert.notStrictEqual(yield* runtime.call(Schema.Int, { ask: false }), before)
+      yield* eventually(() => !isAlive(before))
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+})
+
 describe("closing the scope", () => {
   it.live("leaves no process, no descriptor and no timer behind", () =>
     Effect.gen(function* () {

@@ -417,6 +417,26 @@ describe("secrets", () => {
     })
   )
 
+  it.live("that no environment can hold are refused by name, and not shown", () =>
+    Effect.gen(function* () {
+      for (const [name, value] of [
+        ["TOKEN", "hid\0den"],
+        ["TOKEN", "hid\ud800den"],
+        ["A=B", "hidden"],
+        ["", "hidden"],
+        ["A\0B", "hidden"]
+      ] as const) {
+        const reason = yield* reasonOf(start({ secrets: { [name]: value } }))
+        assert(reason._tag === "StartFailed")
+        assert.strictEqual(reason.kind, "options")
+        assert.include(reason.detail, `The variable ${JSON.stringify(name)} of the option \`env\``)
+        assert.notInclude(reason.message, "hid")
+      }
+      const { value } = yield* start({ secrets: { TOKEN: "𐀀 ü\n" } })
+      assert.deepStrictEqual(yield* value("secret"), ["𐀀 ü\n", "𐀀 ü\n"])
+    })
+  )
+
   it("are what was redacted, and take the place of what is inherited", () => {
     const environment = { python: "/usr/bin/python3", path: undefined } as unknown as PythonEnvironment
     const { env, secrets } = workerEnvironment({ HOME: "/root", LANG: "C", OTHER: "no" }, environment, {

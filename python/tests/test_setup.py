@@ -94,7 +94,7 @@ def test_a_secret_that_no_environment_can_hold_fails_the_start(
 ) -> None:
     worker = set_up(env={"TOKEN": "hid\0den"})
     message = failure_of(worker)
-    assert "null byte" in message and "hid" not in message
+    assert message == "the variable 'TOKEN' cannot be set: embedded null byte"
     assert worker.wait() == 1
 
 

@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { SynapseError } from "../SynapseError.ts"
+import { StartFailed, SynapseError } from "../SynapseError.ts"
 import * as ControlGroup from "./controlGroup.ts"
 import { watchMemory } from "./vitals.ts"
 
@@ -69,6 +69,7 @@ export const make = Effect.fnUntraced(function* (
   limits: Limits = {},
   secrets: Readonly<Record<string, string>> = {}
 ): Effect.fn.Return<Enforced, SynapseError, Scope.Scope> {
+  yield* checkSecrets(secrets)
   const { cpuTime, memoryBy = "watch", memoryMiB, openFiles } = limits
   const bytes = memoryMiB === undefined ? undefined : Math.floor(memoryMiB * MiB)
   const group = bytes !== undefined && memoryBy === "cgroup" ? yield* ControlGroup.make(bytes) : undefined
@@ -91,6 +92,16 @@ export const make = Effect.fnUntraced(function* (
     cpuTime: cpuSeconds === undefined ? undefined : `limits.cpuTime (${cpuSeconds} s)`
   }
 })
+
+/** Names the variable, which what would fail later does not, and never the value. */
+const checkSecrets = (secrets: Readonly<Record<string, string>>): Effect.Effect<void, SynapseError> => {
+  for (const [name, value] of Object.entries(secrets)) {
+    if (/^[^=\0]+$/.test(name) && !/[\0\ud800-\udfff]/u.test(name + value)) continue
+    const detail = `The variable ${JSON.stringify(name)} of the option \`env\` has a name or a value that no environment can hold`
+    return Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "options", detail }) }))
+  }
+  return Effect.void
+}
 
 const isNotEmpty = (value: object): boolean => Object.keys(value).length > 0
 

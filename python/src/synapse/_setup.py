@@ -36,7 +36,11 @@ class Setup(NamedTuple):
         for name in _WHOLE_NUMBERS:
             if name in self.limits:
                 _limit(name, self.limits[name])
-        os.environ.update(self.env)
+        for name, value in self.env.items():
+            try:
+                os.environ[name] = value
+            except ValueError as error:
+                raise ValueError(f"the variable {name!r} cannot be set: {error}") from None
 
 
 def is_announced() -> bool:
