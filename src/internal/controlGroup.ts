@@ -58,7 +58,11 @@ const makeUnsafe = (parent: Parent, bytes: number): ControlGroup => {
   if (parent.version === 2) giveMemoryOn(parent.path)
   removeForgotten(parent.path)
   const path = join(parent.path, `synapse-${process.pid}-${randomUUID()}`)
-  mkdirSync(path)
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    throw new Error(`no group can be made in ${parent.path}: ${refusal(error as NodeJS.ErrnoException)}`)
+  }
   const [limit, swap, events] =
     parent.version === 2
       ? (["memory.max", "memory.swap.max", "memory.events"] as const)
@@ -75,6 +79,18 @@ const makeUnsafe = (parent: Parent, bytes: number): ControlGroup => {
   return {
     path,
     hasRunOut: () => Number(/^oom_kill (\d+)$/m.exec(tryRead(join(path, events)))?.[1] ?? 0) > 0
+  }
+}
+
+const refusal = ({ code, message }: NodeJS.ErrnoException): string => {
+  switch (code) {
+    case "EACCES":
+    case "EPERM":
+      return "this process may not write there"
+    case "EROFS":
+      return "it is mounted to be read only"
+    default:
+      return message
   }
 }
 
