@@ -254,6 +254,8 @@ interface Generation {
 
 /** How often workers are looked at that may have served long enough, or have nothing to do. */
 const tickMillis = 1000
+/** How long a call waits before another worker is started for it. */
+const growMillis = 50
 /** How long a worker that ended may take to be cleared away before another one is started. */
 const clearingMillis = 1000
 /** A worker that leaves by itself so soon after its hello counts as one that ended. */
@@ -299,6 +301,8 @@ export const make = Effect.fnUntraced(function* (
   /** Workers that will be started when a pause is over. */
   let pausing = 0
   let recycleAgainAt = 0
+  /** Whether it is about to be looked at how many workers there should be. */
+  let growing = false
 
   const now = (): number => clock.currentTimeMillisUnsafe()
   const changed = (): void => void PubSub.publishUnsafe(changes, undefined)
@@ -328,16 +332,33 @@ export const make = Effect.fnUntraced(function* (
     queue: options.queue,
     oneShot,
     onWait: () => {
-      const starting = pausing + count((worker) => worker.state === "starting" && isWanted(worker))
-      if (wanted >= size.max || starting >= dispatcher.waiting) return
-      wanted++
-      fill()
+      if (state !== "running" || wanted >= size.max || growing) return
+      growing = true
+      // Most calls that wait do so for a moment, which is less than a worker takes to start.
+      const pause = wanted === 0 ? Effect.void : Effect.sleep(growMillis)
+      run(
+        Effect.ensuring(
+          Effect.andThen(pause, Effect.sync(grow)),
+          Effect.sync(() => {
+            growing = false
+          })
+        )
+      )
     },
     onSpent: (seat) => {
       for (const worker of workers) if (worker.seat === seat) retire(worker)
       fill()
     }
   })
+
+  /** Starts workers for the calls that wait. */
+  const grow = (): void => {
+    const starting = pausing + count((worker) => worker.state === "starting" && isWanted(worker))
+    const missing = dispatcher.waiting - starting
+    if (missing <= 0) return
+    wanted = Math.min(size.max, wanted + missing)
+    fill()
+  }
 
   /** Starts what is missing, and lets go of what is too many. */
   const fill = (): void => {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Scheduler, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { StartFailed, SynapseError } from "../src/SynapseError.ts"
 import * as WorkerPool from "../src/WorkerPool.ts"
@@ -43,6 +43,9 @@ describe("a pool of as many workers as are needed", () => {
       const pool = yield* WorkerPool.make({ size: { min: 1, max: 3 }, acquire })
       for (let n = 0; n < 5; n++) yield* Effect.forkChild(callOn(pool))
       yield* settle
+      // It may be a matter of a moment.
+      assert.deepStrictEqual(open(stubs), [1])
+      yield* TestClock.adjust("50 millis")
       assert.deepStrictEqual(open(stubs), [1, 1, 1])
       assert.strictEqual((yield* pool.status).waiting, 2)
     })
@@ -53,7 +56,7 @@ describe("a pool of as many workers as are needed", () => {
       const { acquire, stubs } = harness({ room: 1, startWith: () => Effect.sleep("1 second") })
       const pool = yield* WorkerPool.make({ size: { min: 0, max: 8 }, acquire })
       for (let n = 0; n < 2; n++) yield* Effect.forkChild(callOn(pool))
-      yield* settle
+      yield* TestClock.adjust("100 millis")
       assert.strictEqual((yield* pool.status).workers.length, 2)
       yield* TestClock.adjust("1 second")
       yield* settle
@@ -67,7 +70,7 @@ describe("a pool of as many workers as are needed", () => {
       const pool = yield* WorkerPool.make({ size: { min: 1, max: 3 }, idleTimeToLive: "10 seconds", acquire })
       const calls: Array<Fiber.Fiber<unknown, unknown>> = []
       for (let n = 0; n < 3; n++) calls.push(yield* Effect.forkChild(callOn(pool)))
-      yield* settle
+      yield* TestClock.adjust("100 millis")
       stubs[0]!.finish()
       stubs[1]!.finish()
       yield* TestClock.adjust("9 seconds")
@@ -291,6 +294,32 @@ describe("a worker for each call", () => {
       stubs[1]!.change()
       yield* settle
       assert.isTrue(stubs[1]!.released)
+    })
+  )
+
+  it.effect("is not forgotten when the call is interrupted at any moment, while it waits or as it begins", () =>
+    Effect.gen(function* () {
+      for (let operations = 2; operations <= 20; operations++) {
+        for (let turns = 0; turns <= 8; turns++) {
+          const { acquire, stubs } = harness()
+          const scope = yield* Scope.make()
+          const pool = yield* Scope.provide(WorkerPool.make({ size: fixed(1), oneShot: true, acquire }), scope)
+          const eager = Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
+          const first = yield* Effect.forkChild(eager)
+          const second = yield* Effect.forkChild(eager)
+          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+          yield* Fiber.interrupt(turns % 2 ? first : second)
+          yield* Fiber.interrupt(turns % 2 ? second : first)
+          yield* settle
+          const last = yield* Effect.forkChild(callOn(pool))
+          yield* settle
+          const stub = stubs.find(({ open }) => open === 1)
+          assert.isDefined(stub, `${operations} operations, ${turns} turns`)
+          stub!.finish()
+          yield* Fiber.join(last)
+          yield* Scope.close(scope, Exit.void)
+        }
+      }
     })
   )
 

@@ -49,6 +49,10 @@ export interface Seat {
   readonly keys: Set<string>
 }
 
+type Used<A, R> = Effect.Effect<A, SynapseError, R>
+type Use<A, R> = (connection: Connection) => Used<A, R>
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 interface Waiter {
   /** Given the seat, or nothing when the call has to choose anew. */
   readonly resume: (effect: Effect.Effect<Seat | undefined, SynapseError>) => void
@@ -70,6 +74,8 @@ export class Dispatcher {
   readonly #seats = new Set<Seat>()
   readonly #line = new Line()
   readonly #seatOfKey = new Map<string, Seat>()
+  /** Seats in whose own line calls wait, or did. */
+  readonly #crowded = new Set<Seat>()
   /** Every connection there is, those included that leave. */
   readonly connections = new Set<Connection>()
   #synchronous: ReadonlySet<string> | undefined
@@ -82,7 +88,7 @@ export class Dispatcher {
   /** How many calls wait. */
   get waiting(): number {
     let waiting = this.#line.size
-    for (const { line } of this.#seats) waiting += line.size
+    for (const { line } of this.#crowded) waiting += line.size
     return waiting
   }
 
@@ -99,13 +105,14 @@ export class Dispatcher {
     seat.isOpen = false
     if (!this.#seats.delete(seat)) return
     for (const key of seat.keys) this.#seatOfKey.delete(key)
+    this.#crowded.delete(seat)
     for (const waiter of seat.line.take()) waiter.resume(Effect.succeed(undefined))
   }
 
   /** Fails the calls that wait and every one that comes, until {@link reopen}. */
   close(error: SynapseError): void {
     this.#refusal = error
-    for (const line of [this.#line, ...Array.from(this.#seats, (seat) => seat.line)]) {
+    for (const line of [this.#line, ...Array.from(this.#crowded, (seat) => seat.line)]) {
       for (const waiter of line.take()) waiter.resume(Effect.fail(error))
     }
   }
@@ -116,8 +123,9 @@ export class Dispatcher {
 
   /** Gives the calls that wait what room there is. */
   admit = (): void => {
-    for (const seat of this.#seats) {
-      if (seat.line.size > 0) this.#admitFrom(seat.line, (synchronous) => this.#free(seat, synchronous))
+    for (const seat of this.#crowded) {
+      this.#admitFrom(seat.line, (synchronous) => this.#free(seat, synchronous))
+      if (seat.line.size === 0) this.#crowded.delete(seat)
     }
     if (this.#line.size > 0) this.#admitFrom(this.#line, (synchronous) => this.#leastLoaded(synchronous))
   }
@@ -173,32 +181,37 @@ export class Dispatcher {
   }
 
   readonly use: WorkerPool["use"] = (method, call, how) =>
-    Effect.suspend(() => {
-      if (this.#refusal !== undefined) return Effect.fail(this.#refusal)
-      const waitsForIt = this.#whereItsParentIs(how?.parent)
-      if (waitsForIt !== undefined) return call(waitsForIt)
-      // Before a worker has said what there is, a call counts as one that takes turns.
-      const synchronous = this.#synchronous?.has(method) ?? true
-      const key = how?.affinity
-      const bound = key === undefined ? undefined : this.#boundTo(key)
-      const returned = how?.returned ?? false
-      const line = bound?.line ?? this.#line
-      const waiters = line.of(synchronous, returned)
-      const isFirst = waiters.size === 0 && (waiters !== line.synchronous || line.returned.size === 0)
-      const seat = isFirst ? this.#free(bound, synchronous) : undefined
-      if (seat !== undefined) {
-        if (key !== undefined) this.#bind(key, seat)
-        return this.#give(seat, call)
+    // A seat for one call must not be forgotten between being taken and being used.
+    this.#options.oneShot
+      ? Effect.uninterruptibleMask((restore) => this.#use(method, call, how, restore))
+      : Effect.suspend(() => this.#use(method, call, how, undefined))
+
+  #use<A, R>(method: string, call: Use<A, R>, how: UseOptions | undefined, restore: Restore | undefined): Used<A, R> {
+    if (this.#refusal !== undefined) return Effect.fail(this.#refusal)
+    const waitsForIt = this.#whereItsParentIs(how?.parent)
+    if (waitsForIt !== undefined) return call(waitsForIt)
+    // Before a worker has said what there is, a call counts as one that takes turns.
+    const synchronous = this.#synchronous?.has(method) ?? true
+    const key = how?.affinity
+    const bound = key === undefined ? undefined : this.#boundTo(key)
+    const returned = how?.returned ?? false
+    const line = bound?.line ?? this.#line
+    const waiters = line.of(synchronous, returned)
+    const isFirst = waiters.size === 0 && (waiters !== line.synchronous || line.returned.size === 0)
+    const seat = isFirst ? this.#free(bound, synchronous) : undefined
+    if (seat !== undefined) {
+      if (key !== undefined) this.#bind(key, seat)
+      return this.#give(seat, call, restore)
+    }
+    // It was admitted before.
+    if (!returned) {
+      const { capacity = defaultQueueCapacity, whenFull } = this.#options.queue ?? {}
+      if (whenFull === "reject" && this.waiting >= capacity) {
+        return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
       }
-      // It was admitted before.
-      if (!returned) {
-        const { capacity = defaultQueueCapacity, whenFull } = this.#options.queue ?? {}
-        if (whenFull === "reject" && this.waiting >= capacity) {
-          return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
-        }
-      }
-      return this.#wait(method, waiters, bound !== undefined, call, how)
-    })
+    }
+    return this.#wait(method, waiters, bound, call, how, restore)
+  }
 
   /** The call goes to the worker that waits for it, where it has a place. */
   #whereItsParentIs(parent: UseOptions["parent"]): Connection | undefined {
@@ -221,14 +234,12 @@ export class Dispatcher {
   }
 
   /** Makes the call at a seat, the only one there where a worker takes one. */
-  #give<A, R>(
-    seat: Seat,
-    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>
-  ): Effect.Effect<A, SynapseError, R> {
-    if (!this.#options.oneShot) return call(seat.connection)
+  #give<A, R>(seat: Seat, call: Use<A, R>, restore: Restore | undefined): Used<A, R> {
+    if (restore === undefined) return call(seat.connection)
+    if (!this.#options.oneShot) return restore(call(seat.connection))
     seat.isOpen = false
     return Effect.ensuring(
-      call(seat.connection),
+      restore(call(seat.connection)),
       Effect.sync(() => this.#options.onSpent(seat))
     )
   }
@@ -238,21 +249,24 @@ export class Dispatcher {
   #wait<A, R>(
     method: string,
     waiters: Set<Waiter>,
-    isBound: boolean,
-    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>,
-    how: UseOptions | undefined
-  ): Effect.Effect<A, SynapseError, R> {
+    bound: Seat | undefined,
+    call: Use<A, R>,
+    how: UseOptions | undefined,
+    outer: Restore | undefined
+  ): Used<A, R> {
     const key = how?.affinity
-    return Effect.uninterruptibleMask((restore) => {
+    return Effect.uninterruptibleMask((inner) => {
+      const restore = outer ?? inner
       let waiter: Waiter | undefined
       const wait = Effect.callback<Seat | undefined, SynapseError>((resume) => {
         if (this.#refusal !== undefined) return resume(Effect.fail(this.#refusal))
         waiter = { resume, seat: undefined }
         waiters.add(waiter)
+        if (bound !== undefined) this.#crowded.add(bound)
         // The fiber may have made way for others since it found no room.
         this.admit()
         // Another worker would be of no use to a call that waits for this one.
-        if (waiter.seat === undefined && !isBound) this.#options.onWait()
+        if (waiter.seat === undefined && bound === undefined) this.#options.onWait()
       })
       const giveUp = Effect.sync(() => {
         if (waiter === undefined) return
@@ -264,15 +278,15 @@ export class Dispatcher {
         Effect.onInterrupt(restore(wait), () => giveUp),
         (seat) => {
           if (seat !== undefined) seat.reserved--
-          const bound = key === undefined ? undefined : this.#boundTo(key)
+          const boundNow = key === undefined ? undefined : this.#boundTo(key)
           // The worker may have ended since, or another call bound the key: this one has been admitted and chooses again,
           // before others.
-          if (seat === undefined || !seat.isOpen || (bound !== undefined && bound !== seat)) {
+          if (seat === undefined || !seat.isOpen || (boundNow !== undefined && boundNow !== seat)) {
             this.admit()
             return restore(this.use(method, call, { ...how, returned: true }))
           }
           if (key !== undefined) this.#bind(key, seat)
-          return Effect.onInterrupt(restore(this.#give(seat, call)), () => Effect.sync(this.admit))
+          return Effect.onInterrupt(this.#give(seat, call, restore), () => Effect.sync(this.admit))
         }
       )
     })
