@@ -1304,7 +1304,7 @@ describe("PythonEnvironment", () => {
               NFS.rmSync(sandbox.cache, { recursive: true, force: true, maxRetries: 5 })
             }
           }),
-        60_000
+        120_000
       )
 
       const kill = (pid: number) => {
@@ -1372,7 +1372,7 @@ describe("PythonEnvironment", () => {
               remove(sandbox.cache)
             }
           }),
-        60_000
+        120_000
       )
 
       const list = (directory: string): ReadonlyArray<string> => {
@@ -1409,7 +1409,7 @@ describe("PythonEnvironment", () => {
             assert.strictEqual(made.path, paths[0])
             assert.strictEqual(demoValue(made), "1")
           }),
-        60_000
+        120_000
       )
 
       it.effect(
@@ -1434,7 +1434,7 @@ describe("PythonEnvironment", () => {
             }
             assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "1")
           }),
-        60_000
+        120_000
       )
 
       it.effect("interruption ends every process and removes what was begun", () =>
