@@ -452,9 +452,10 @@ export const make = Effect.fnUntraced(function* (
           const connection = yield* Scope.provide(acquire(worker), scope)
           const readyAt = now()
           worker.connection = connection
-          Deferred.doneUnsafe(worker.ready, Exit.void)
           // Those of a reload begin together.
           if (worker.generation === generation) serve(worker)
+          // Whoever waits for it may go on at once.
+          Deferred.doneUnsafe(worker.ready, Exit.void)
           const why = yield* Effect.raceFirst(connection.leaving, connection.ended)
           onLeft(worker, now() - readyAt, why)
           return yield* connection.ended

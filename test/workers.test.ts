@@ -124,6 +124,18 @@ describe("a pool of as many workers as are needed", () => {
 })
 
 describe("the number of workers", () => {
+  it.effect("is there when the pool is", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ startWith: () => Effect.yieldNow })
+      const queue = { whenFull: "reject", capacity: 0 } as const
+      const pool = yield* WorkerPool.make({ size: fixed(2), queue, acquire })
+      const calls = yield* Effect.forEach([1, 2], () => Effect.forkChild(callOn(pool)))
+      yield* settle
+      stubs.forEach(({ finish }) => finish())
+      yield* Fiber.joinAll(calls)
+    })
+  )
+
   it.effect("can be changed: new ones take what waits, and those that are too many finish what they have", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 1 })
