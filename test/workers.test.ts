@@ -131,7 +131,7 @@ describe("the number of workers", () => {
       const pool = yield* WorkerPool.make({ size: fixed(2), queue, acquire })
       const calls = yield* Effect.forEach([1, 2], () => Effect.forkChild(callOn(pool)))
       yield* settle
-      stubs.forEach(({ finish }) => finish())
+      for (const { finish } of stubs) finish()
       yield* Fiber.joinAll(calls)
     })
   )
