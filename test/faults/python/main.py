@@ -312,7 +312,6 @@ def _very_nested():
 
 UNFIT = {
     "object": lambda: {"items": [1, object()]},
-    "int-key": lambda: {"table": {(1, 2): "a"}},
     "huge": lambda: [2**70],
     "surrogate": lambda: "\ud800",
     "nested": _very_nested,
