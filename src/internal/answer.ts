@@ -54,12 +54,8 @@ export const answerOf = <A, RD>(
  */
 export const turnedAway = (frame: Envelope.Frame): "Overloaded" | "Closed" | "Recalled" | undefined => {
   if (frame.kind !== Envelope.Kind.Die || frame.meta.length === 0) return undefined
-  try {
-    const { reason } = Envelope.decodeMeta(frame.meta)
-    return reason === "Overloaded" || reason === "Closed" || reason === "Recalled" ? reason : undefined
-  } catch {
-    return undefined
-  }
+  const { reason } = Envelope.decodeMeta(frame.meta)
+  return reason === "Overloaded" || reason === "Closed" || reason === "Recalled" ? reason : undefined
 }
 
 /** The error in a frame that ends a stream without being its end. */
