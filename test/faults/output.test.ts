@@ -1,0 +1,83 @@
+/** What workers print and log, too much of it and at the wrong moment. */
+import { assert, describe } from "@effect/vitest"
+import { Deferred, Effect } from "effect"
+import type { Synapse } from "effect-synapse"
+import { reasonOf } from "../fixtures/dialogue.ts"
+import { eventually } from "../fixtures/processes.ts"
+import { call, pid, row } from "./aftermath.ts"
+
+/** Gathers records, and drops those of the runtime itself. */
+const gathering = () => {
+  const records: Array<Synapse.LogRecord> = []
+  return { records, logs: (record: Synapse.LogRecord) => Effect.sync(() => void records.push(record)) }
+}
+
+describe("output", () => {
+  for (const how of ["raw", "text"]) {
+    row(
+      how === "raw" ? "print-flood" : "print-flood, through sys.stdout",
+      { quick: how === "raw", memoryMiB: 120 },
+      ({ run }) =>
+        Effect.gen(function* () {
+          let characters = 0
+          let longest = 0
+          let peakMiB = 0
+          const logs = ({ message }: Synapse.LogRecord) =>
+            Effect.sync(() => {
+              characters += message.length
+              longest = Math.max(longest, message.length)
+              peakMiB = Math.max(peakMiB, process.memoryUsage.rss() / 2 ** 20)
+            })
+          const before = process.memoryUsage.rss() / 2 ** 20
+          yield* run(
+            { logs },
+            Effect.map(call("flood", { mebibytes: 200, how }), (value) => assert.strictEqual(value, "flooded"))
+          )
+          assert.isAtMost(longest, 65_537)
+          assert.isAbove(characters, 2 ** 20)
+          assert.isBelow(peakMiB - before, 200)
+        })
+    )
+  }
+
+  row("c-printf-then-kill", { quick: true }, ({ run }) =>
+    Effect.gen(function* () {
+      const { logs, records } = gathering()
+      yield* run({ logs }, reasonOf(call("die", { how: "printf" }), "WorkerExited"))
+      const printed = records.filter(({ logger }) => logger === "stdout").map(({ message }) => message)
+      assert.deepStrictEqual(printed.sort(), ["from print", "from printf"])
+    })
+  )
+
+  row("unread-logs", { quick: true, memoryMiB: 60 }, ({ run }) =>
+    Effect.gen(function* () {
+      const never = yield* Deferred.make<void>()
+      yield* run(
+        // Nobody takes a record.
+        { logs: () => Deferred.await(never) },
+        Effect.gen(function* () {
+          assert.strictEqual(yield* call("log_much", { records: 50_000 }), "logged")
+          assert.strictEqual(yield* call("flood", { mebibytes: 20, how: "raw" }), "flooded")
+        })
+      )
+      yield* Deferred.succeed(never, undefined)
+    })
+  )
+
+  row("logging-loop", { quick: true, memoryMiB: 40 }, ({ run }) =>
+    Effect.gen(function* () {
+      const { logs, records } = gathering()
+      yield* run(
+        { logs },
+        Effect.gen(function* () {
+          const before = yield* pid
+          // Python's own limit of recursion ends it, if the runtime adds nothing.
+          yield* call("log_in_a_loop")
+          yield* eventually(() => records.some(({ message }) => message === "first"))
+          assert.strictEqual(yield* pid, before)
+        })
+      )
+      assert.isBelow(records.length, 5000)
+    })
+  )
+})
