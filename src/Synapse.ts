@@ -479,11 +479,14 @@ const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
 
 const watch = ({
   directory,
+  environment,
   watch
-}: SynapseOptions<unknown>): Effect.Effect<Stream.Stream<ReadonlyArray<string>> | undefined> =>
-  watch === undefined || watch === false
-    ? Effect.succeed(undefined)
-    : Watching.changes({ ...(watch === true ? {} : watch), directory })
+}: SynapseOptions<unknown>): Effect.Effect<Stream.Stream<ReadonlyArray<string>> | undefined> => {
+  if (watch === undefined || watch === false) return Effect.succeed(undefined)
+  const { debounce, paths = [] } = watch === true ? {} : watch
+  const requirements = typeof environment === "object" ? (environment.requirements ?? []) : []
+  return Watching.changes({ directory, debounce, paths: [...paths, ...[requirements].flat()] })
+}
 
 const reloadChanged =
   (reload: Effect.Effect<void, SynapseError>) =>

@@ -42,6 +42,7 @@ const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unkn
   ["limits.memoryBy", ({ limits }) => limits?.memoryBy, ["watch", "rlimit", "cgroup"]],
   ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
   ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
+  ["environment.strict", ({ environment }) => settings(environment)?.strict, [true, false]],
   ["environment.installer", ({ environment }) => settings(environment)?.installer, ["auto", "uv", "pip"]]
 ]
 
@@ -57,7 +58,8 @@ const settings = (environment: SynapseOptions["environment"]): EnvironmentSettin
 const texts: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown]> = [
   ["directory", ({ directory }) => directory],
   ["entrypoint", ({ entrypoint }) => entrypoint ?? "main"],
-  ["python", ({ python }) => python ?? "python3"]
+  ["python", ({ python }) => python ?? "python3"],
+  ["environment.index", ({ environment }) => settings(environment)?.index ?? "default"]
 ]
 
 const isDuration = (input: Duration.Input): boolean => {
