@@ -646,10 +646,11 @@ const environmentConfig: Config.Config<SynapseOptions> = Config.all({
   environment: optional(Config.Literals(["venv", "existing", "system"], "ENVIRONMENT")),
   startTimeout: optional(Config.Duration("START_TIMEOUT")),
   disposeTimeout: optional(Config.Duration("DISPOSE_TIMEOUT")),
-  workers: optional(Config.Int("WORKERS")),
+  workers: optional(Config.orElse(Config.Literals(["cpus"], "WORKERS"), () => Config.Int("WORKERS"))),
   concurrency: optional(Config.Int("CONCURRENCY")),
   callTimeout: optional(Config.Duration("CALL_TIMEOUT")),
-  maxFrameSize: optional(Config.Int("MAX_FRAME_SIZE"))
+  maxFrameSize: optional(Config.Int("MAX_FRAME_SIZE")),
+  watch: optional(Config.Boolean("WATCH"))
 }).pipe(Config.nested("SYNAPSE"))
 
 /**
@@ -920,9 +921,9 @@ export const layerNoPlatform: <R = never>(
  * **Details**
  *
  * Without an argument they come from environment variables: `SYNAPSE_DIRECTORY` (default `python`),
- * `SYNAPSE_ENTRYPOINT`, `SYNAPSE_PYTHON`, `SYNAPSE_ENVIRONMENT`, `SYNAPSE_WORKERS`, `SYNAPSE_CONCURRENCY`,
- * `SYNAPSE_CALL_TIMEOUT`, `SYNAPSE_START_TIMEOUT`, `SYNAPSE_DISPOSE_TIMEOUT` (durations such as `"5 seconds"`) and
- * `SYNAPSE_MAX_FRAME_SIZE` (bytes).
+ * `SYNAPSE_ENTRYPOINT`, `SYNAPSE_PYTHON`, `SYNAPSE_ENVIRONMENT`, `SYNAPSE_WORKERS` (a number or `cpus`),
+ * `SYNAPSE_CONCURRENCY`, `SYNAPSE_CALL_TIMEOUT`, `SYNAPSE_START_TIMEOUT`, `SYNAPSE_DISPOSE_TIMEOUT` (durations such as
+ * `"5 seconds"`), `SYNAPSE_MAX_FRAME_SIZE` (bytes) and `SYNAPSE_WATCH` (`true` or `false`).
  *
  * @category layers
  * @since 0.1.0

@@ -1,5 +1,5 @@
 import { existsSync, mkdtempSync, readFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { availableParallelism, tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Exit, Fiber, Layer, Option, Redacted, Schema, Tracer } from "effect"
@@ -433,6 +433,22 @@ describe("the lifetime of the layer", () => {
         Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(config)))
       )
       assert.strictEqual(answer, "inner")
+    })
+  )
+
+  it.effect("the number of workers may be that of the machine", () =>
+    Effect.gen(function* () {
+      for (const [WORKERS, count] of [
+        ["cpus", availableParallelism()],
+        ["2", 2]
+      ] as const) {
+        const config = { SYNAPSE: { DIRECTORY: modules.python.directory, WORKERS } }
+        const { workers } = yield* Synapse.status.pipe(
+          Effect.provide(SynapseLive),
+          Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(config)))
+        )
+        assert.strictEqual(workers.length, count)
+      }
     })
   )
 
