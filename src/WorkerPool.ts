@@ -519,7 +519,11 @@ export const make = Effect.fnUntraced(function* (
   const giveUp = (error: SynapseError): void => {
     state = "failed"
     dispatcher.close(error)
-    for (const fiber of fibers.values()) fiber.interruptUnsafe()
+    for (const [of, fiber] of fibers) {
+      // A reload that is under way starts over.
+      if (typeof of === "symbol" || of.generation === generation) fiber.interruptUnsafe()
+    }
+    log(Effect.logError(error.message))
     changed()
   }
 

@@ -562,6 +562,22 @@ describe("reloading", () => {
     })
   )
 
+  it.effect("goes on when the old workers reach the restart limit meanwhile", () =>
+    Effect.gen(function* () {
+      const old = harness()
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire: old.acquire, restart: { max: 0 } })
+      const next = harness({ startWith: () => Effect.sleep("1 second") })
+      const reload = yield* Effect.forkChild(pool.reload(next.acquire))
+      yield* settle
+      old.stubs[0]!.die()
+      yield* settle
+      assert.strictEqual((yield* pool.status).state, "failed")
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(reload)
+      yield* call(pool, next.stubs[0]!, 1)
+    })
+  )
+
   it.effect("starts over after the restart limit, with a new budget", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
