@@ -1,7 +1,7 @@
 /** Workers that break the protocol, and values that are meant to break this side. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { assert, describe } from "@effect/vitest"
-import { Deferred, Effect, Option, Schema } from "effect"
+import { Deferred, Effect, Fiber, Option, Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import * as Socket from "effect/socket/Socket"
 import { HostFunctions, Synapse } from "effect-synapse"
@@ -190,6 +190,31 @@ describe("a flood", () => {
       assert.isAtMost(most, 1024)
       assert.strictEqual(open, 0)
     })
+  )
+})
+
+describe("a worker that stops reading", () => {
+  row("never-reads", { memoryMiB: 60 }, ({ run }) =>
+    run(
+      { ...raw("never-reads"), heartbeat: { interval: "500 millis", misses: 2 } },
+      Effect.gen(function* () {
+        const before = yield* pid
+        const stuck = yield* Effect.forkChild(reasonOf(call("fault"), "Unresponsive"), {
+          startImmediately: true
+        })
+        const large = new Uint8Array(4 * 2 ** 20)
+        const ends = yield* Effect.forEach(upTo(8), () => Effect.result(call("echo", large)), {
+          concurrency: "unbounded"
+        })
+        const reason = yield* Fiber.join(stuck)
+        assert.deepStrictEqual([reason.pid, reason.state], [before, "blocked"])
+        // What was not written yet goes to the next worker.
+        for (const end of ends) if (end._tag === "Failure") assert.strictEqual(end.failure.reason._tag, "Unresponsive")
+        assert.isTrue(ends.some(({ _tag }) => _tag === "Failure"))
+        yield* pid
+        assert.isFalse(isAlive(before))
+      })
+    )
   )
 })
 

@@ -133,6 +133,41 @@ describe("a worker", () => {
   )
 })
 
+describe("a worker that does not answer", () => {
+  const heartbeat = { interval: "500 millis", misses: 2 } as const
+
+  row("sigstop", { quick: true }, ({ path, run }) =>
+    run(
+      { heartbeat },
+      Effect.gen(function* () {
+        const before = yield* pid
+        const open = yield* Effect.forkChild(reasonOf(call("wait_async", { path: path("open") }), "Unresponsive"))
+        yield* eventually(() => existsSync(path("open")))
+        process.kill(before, "SIGSTOP")
+        const reason = yield* Fiber.join(open)
+        assert.deepStrictEqual([reason.state, reason.pid, reason.delivery], ["stopped", before, "unknown"])
+        assert.notStrictEqual(yield* pid, before)
+        assert.isFalse(isAlive(before))
+      })
+    )
+  )
+
+  row("gil-jam", {}, ({ path, run }) =>
+    run(
+      { heartbeat },
+      Effect.gen(function* () {
+        const before = yield* pid
+        const open = yield* Effect.forkChild(reasonOf(call("wait_async", { path: path("open") }), "Unresponsive"))
+        yield* eventually(() => existsSync(path("open")))
+        // Its caller hears in time, long before anybody misses the worker.
+        yield* reasonOf(call("jam", { path: path("jammed") }, { timeout: 100 }), "CallTimeout")
+        assert.strictEqual((yield* Fiber.join(open)).state, "busy")
+        assert.notStrictEqual(yield* pid, before)
+      })
+    )
+  )
+})
+
 describe("the program", () => {
   const states = ["idle", "sleep", "stubborn", "jam", "wait_async"]
   row("node-sigkill", {}, ({ path, see }) =>

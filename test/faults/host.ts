@@ -3,18 +3,19 @@ import { closeSync, openSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { isMainThread, Worker } from "node:worker_threads"
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, ManagedRuntime, Schema } from "effect"
+import { Console, Effect, ManagedRuntime, Schedule, Schema } from "effect"
 import * as Synapse from "../../src/Synapse.ts"
 
 const [mode, path] = process.argv.slice(2)
 
 const directory = fileURLToPath(new URL("./python", import.meta.url))
-const layer = Synapse.layer({
+const options: Synapse.SynapseOptions = {
   directory,
   logs: "ignore",
   // How the test tells its processes.
   env: { SYNAPSE_FAULT: process.env.SYNAPSE_FAULT ?? "" }
-})
+}
+const layer = Synapse.layer(options)
 
 const pid = Synapse.call(Schema.Int, {}, { method: "pid" })
 const family = Effect.gen(function* () {
@@ -23,24 +24,50 @@ const family = Effect.gen(function* () {
 })
 const tell = (pids: ReadonlyArray<number>) => Console.log(pids.join(" "))
 
-/** Where it goes wrong when there is no free descriptor, and whether it works once there is. */
-const withoutDescriptors = Effect.gen(function* () {
+/** Runs an effect while there are only a few free descriptors, not enough for a worker. */
+const withoutDescriptors = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => {
+      const held: Array<number> = []
+      try {
+        while (true) held.push(openSync("/dev/null", "r"))
+      } catch {}
+      for (let n = 0; n < 4; n++) closeSync(held.pop()!)
+      return held
+    }),
+    () => effect,
+    (held) =>
+      Effect.sync(() => {
+        for (const fd of held) closeSync(fd)
+      })
+  )
+
+/** A worker that dies then is started again once that is possible. */
+const replaced = Effect.gen(function* () {
+  const before = yield* pid
+  const isFailing = Effect.map(Synapse.status, ({ restarts }) => restarts > 0)
+  yield* withoutDescriptors(
+    Effect.andThen(
+      Effect.sync(() => process.kill(before, "SIGKILL")),
+      Effect.andThen(Effect.repeat(isFailing, { schedule: Schedule.spaced(10), until: (so) => so }), Effect.sleep(200))
+    )
+  )
+  yield* Console.log(`${before} ${yield* pid}`)
+}).pipe(Effect.provide(Synapse.layer({ ...options, restart: { max: 1000 } })))
+
+/** A runtime that is built then fails, and can be built later. */
+const failing = Effect.gen(function* () {
   const start = Effect.provide(pid, layer)
   yield* start
-  const held: Array<number> = []
-  try {
-    while (true) held.push(openSync("/dev/null", "r"))
-  } catch {}
-  // A few are left, not enough for a worker.
-  for (let n = 0; n < 4; n++) closeSync(held.pop()!)
-  const { reason } = yield* Effect.flip(start)
-  for (const fd of held) closeSync(fd)
+  const { reason } = yield* withoutDescriptors(Effect.flip(start))
   yield* Console.log(`${reason._tag}: ${reason.message}`.replaceAll("\n", " "))
   yield* Console.log(yield* start)
 })
 
 if (mode === "emfile") {
-  NodeRuntime.runMain(withoutDescriptors)
+  NodeRuntime.runMain(replaced)
+} else if (mode === "emfile-start") {
+  NodeRuntime.runMain(failing)
 } else if (mode === "ctrl-c") {
   NodeRuntime.runMain(
     Effect.andThen(Effect.flatMap(family, tell), Effect.never).pipe(Effect.provide(layer)) as Effect.Effect<never>
