@@ -39,8 +39,8 @@ describe("Envelope", () => {
       assert.deepStrictEqual(
         examples.map(({ json }) => json.kind),
         [
-          ...[Kind.Hello, Kind.Welcome, Kind.Request, Kind.Success, Kind.Die, Kind.Cancel],
-          ...[Kind.Request, Kind.Chunk, Kind.Credit, Kind.Progress, Kind.Request, Kind.Success]
+          ...[Kind.Setup, Kind.Hello, Kind.Welcome, Kind.Request, Kind.Success, Kind.Die, Kind.Cancel],
+          ...[Kind.Request, Kind.Chunk, Kind.Credit, Kind.Progress, Kind.Request, Kind.Success, Kind.GoAway]
         ]
       )
     })

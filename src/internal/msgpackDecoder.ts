@@ -224,7 +224,7 @@ export class Decoder {
           return this.#mapFrom(object, first, n - i, depth)
         }
         const first = key.charCodeAt(0)
-        if (first <= digit9 && first >= digit0 && !sparse && isIndex.test(key)) {
+        if (first <= digit9 && first >= digit0 && !sparse && isFarIndex(key, i)) {
           keepSparse(object)
           sparse = true
         }
@@ -406,6 +406,10 @@ const setOwn = (object: object, key: string, value: unknown): void => {
 }
 
 const isIndex = /^(0|[1-9]\d{0,9})$/
+
+/** Whether an object with `n` properties would be given room for many more by this one. */
+const isFarIndex = (key: string, n: number): boolean => Number(key) > n + 8 && isIndex.test(key)
+
 const farIndex = 2 ** 20
 
 /**
