@@ -11,7 +11,7 @@ import type { SynapseError } from "../../src/SynapseError.ts"
 import { connect, payloadOf } from "../fixtures/connection.ts"
 import { reasonOf, upTo } from "../fixtures/dialogue.ts"
 import { isAlive } from "../fixtures/processes.ts"
-import { call, type Options, pid, type RowOptions, row, type World } from "./aftermath.ts"
+import { call, pid, type RowOptions, row, type World } from "./aftermath.ts"
 
 const raw = (fault: string) => ({ entrypoint: "raw", env: { FAULT: fault } })
 
@@ -47,10 +47,10 @@ const watched = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R
   )
 
 /** A worker that breaks the protocol is ended, and says why. */
-const broken = (name: string, why: RegExp, options: RowOptions = {}, extra: Options = {}) =>
-  row(name, { quick: true, ...options }, ({ run }) =>
+const broken = (name: string, why: RegExp, options: RowOptions = { quick: true }) =>
+  row(name, options, ({ run }) =>
     run(
-      { ...raw(name), ...extra },
+      raw(name),
       Effect.gen(function* () {
         const before = yield* pid
         const reason = yield* watched(reasonOf(call("fault"), "ProtocolError"))
@@ -64,11 +64,11 @@ const broken = (name: string, why: RegExp, options: RowOptions = {}, extra: Opti
 
 describe("bytes that are no frames end the worker", () => {
   broken("garbage-frame", /0xc1, which begins no value/)
-  broken("http", /length \d+, not one from 8/)
-  broken("huge-length", /length 4294967295/)
+  broken("http", /length \d+, not one from 8/, {})
+  broken("huge-length", /length 4294967295/, {})
   broken("zero-length", /length 0/)
-  broken("trailing-control", /Log|trailing/i)
-  broken("over-credit", /one value was asked/)
+  broken("trailing-control", /Log|trailing/i, {})
+  broken("over-credit", /one value was asked/, {})
 
   row("print-on-fd3", { quick: true }, ({ run }) =>
     run(
@@ -163,7 +163,7 @@ describe("a flood", () => {
     )
   }
 
-  row("callback-flood", { quick: true, memoryMiB: 60 }, ({ run }) =>
+  row("callback-flood", { memoryMiB: 60 }, ({ run }) =>
     Effect.gen(function* () {
       const never = yield* Deferred.make<never>()
       let most = 0

@@ -176,7 +176,7 @@ describe("a call that is given up", () => {
     )
   )
 
-  harmless("cancel-sync-blocked", quick, ({ path }) =>
+  harmless("cancel-sync-blocked", {}, ({ path }) =>
     Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(call("sleep", { seconds: 1, path: path("began") }))
       yield* eventually(() => existsSync(path("began")))
@@ -200,7 +200,8 @@ describe("a call that is given up", () => {
           const fiber = yield* Effect.forkChild(call(method, { path: path(method) }, options))
           yield* eventually(() => existsSync(path(method)))
           yield* Fiber.interrupt(fiber)
-          assert.notStrictEqual(yield* pid, before)
+          // One that was given to the worker ahead cannot be had back from C code that holds the interpreter.
+          assert.notStrictEqual(yield* Effect.retry(pid, { times: 3, while: ({ isRetryable }) => isRetryable }), before)
           yield* eventually(() => !isAlive(before))
         }
       })
@@ -251,7 +252,7 @@ describe("too many calls", () => {
 })
 
 describe("a worker that dies during a call", () => {
-  row("retry-idempotent", quick, ({ path, run }) =>
+  row("retry-idempotent", {}, ({ path, run }) =>
     run(
       { workers: 2 },
       Effect.gen(function* () {
@@ -309,7 +310,7 @@ const withFunctions = (
   name: string,
   effect: (functions: Effect.Success<typeof makeFunctions>) => Effect.Effect<unknown, unknown, Synapse.Synapse>
 ): void =>
-  row(name, quick, ({ run }) =>
+  row(name, { quick: name !== "callback-slow" }, ({ run }) =>
     Effect.flatMap(makeFunctions, (functions) => run({ host: functions.host }, effect(functions)))
   )
 

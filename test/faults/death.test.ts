@@ -185,7 +185,7 @@ describe("the program", () => {
     )
   )
 
-  row("node-exit", { quick: true }, ({ path, see }) =>
+  row("node-exit", {}, ({ path, see }) =>
     Effect.forEach(["exit", "uncaught"], (mode) =>
       Effect.gen(function* () {
         const program = yield* Program.start(path(""), [mode])

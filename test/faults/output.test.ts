@@ -49,7 +49,7 @@ describe("output", () => {
     })
   )
 
-  row("unread-logs", { quick: true, memoryMiB: 60 }, ({ run }) =>
+  row("unread-logs", { memoryMiB: 60 }, ({ run }) =>
     Effect.gen(function* () {
       const never = yield* Deferred.make<void>()
       yield* run(
@@ -64,7 +64,7 @@ describe("output", () => {
     })
   )
 
-  row("logging-loop", { quick: true, memoryMiB: 40 }, ({ run }) =>
+  row("logging-loop", { memoryMiB: 40 }, ({ run }) =>
     Effect.gen(function* () {
       const { logs, records } = gathering()
       yield* run(

@@ -79,7 +79,7 @@ describe("a module", () => {
     })
   )
 
-  row("syntax-error", { quick: true }, (world) =>
+  row("syntax-error", {}, (world) =>
     Effect.gen(function* () {
       const directory = moduleOf(world, "x = 1\ndef main(:\n")
       const reason = yield* reasonOf(build(world, { directory }), "StartFailed")
@@ -88,7 +88,7 @@ describe("a module", () => {
     })
   )
 
-  row("silent-worker", { quick: true }, (world) =>
+  row("silent-worker", {}, (world) =>
     Effect.gen(function* () {
       const started = world.path("started")
       const source = `import os, time\nos.mkdir(${JSON.stringify(started)})\nos.fork()\ntime.sleep(600)\n`

@@ -12,7 +12,7 @@ const numbers = (input: object, method = "count") => Synapse.stream(Schema.Int, 
 const resident = Synapse.call(Schema.Int, {}, { method: "resident" })
 
 describe("a stream", () => {
-  row("slow-consumer", { quick: true, memoryMiB: 40 }, ({ run }) =>
+  row("slow-consumer", { memoryMiB: 40 }, ({ run }) =>
     run(
       {},
       Effect.gen(function* () {
