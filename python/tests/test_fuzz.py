@@ -396,6 +396,7 @@ class Host:
     def __init__(self, launch: Callable[..., Worker], **settings: Any) -> None:
         self.worker = launch()
         self.received = b""
+        self.ends: dict[int, wire.Got] = {}
         self._owed = b""
         self._last = 0x7000_0000
         if settings:
@@ -416,8 +417,8 @@ class Host:
                 except OSError as error:
                     raise Gone from error
 
-    def read(self) -> list[wire.Got]:
-        """What has arrived; requests of the worker are to be answered with nothing."""
+    def read(self) -> None:
+        """Take what has arrived; requests of the worker are to be answered with nothing."""
         try:
             data = self.worker.socket.recv(1 << 20)
         except OSError as error:
@@ -442,26 +443,26 @@ class Host:
         # For later: what is being written may end within a frame.
         asked = (each.id for each in got if each.kind == wire.REQUEST)
         self._owed += b"".join(frame(wire.SUCCESS, id, b"\xc0") for id in asked)
-        return got
+        self.ends.update((each.id, each) for each in got if each.kind in wire.ENDS)
 
     def answers_a_good_call(self) -> bool:
         """It does, or says that it is leaving."""
         self._last += 1
         id = self._last
+        self.ends.clear()
         self.write(request(id, "echo", encode({"still": id})))
         end = time.monotonic() + PATIENCE
-        while True:
+        while id not in self.ends:
             assert time.monotonic() < end, "the worker does not answer any more"
             owed, self._owed = self._owed, b""
             self.write(owed)
-            if not select.select([self.worker.socket], [], [], 1)[0]:
-                continue
-            for got in self.read():
-                if got.id == id and got.kind in wire.ENDS:
-                    if got.kind == wire.DIE and got.meta.get("reason") == "Closed":
-                        return False
-                    assert (got.kind, got.payload) == (wire.SUCCESS, {"still": id}), got
-                    return True
+            if select.select([self.worker.socket], [], [], 1)[0]:
+                self.read()
+        got = self.ends[id]
+        if got.kind == wire.DIE and got.meta.get("reason") == "Closed":
+            return False
+        assert (got.kind, got.payload) == (wire.SUCCESS, {"still": id}), got
+        return True
 
     def memory(self) -> int:
         """Bytes that the worker has taken at most."""
