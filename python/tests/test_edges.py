@@ -318,7 +318,8 @@ class FakeWorker:
         self.done: list[str] = []
         self.lifecycle = SimpleNamespace(stop=lambda _seconds: self.done.append("stopped"))
         self.channel = SimpleNamespace(
-            send=lambda _frame: self.done.append("told"),
+            post=lambda _frame: self.done.append("told"),
+            flush=lambda: None,
             finish=lambda _seconds: self.done.append("finished"),
         )
 
