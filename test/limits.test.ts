@@ -4,7 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Redacted } from "effect"
+import { Effect, Exit, Redacted, Schema } from "effect"
+import { Synapse } from "effect-synapse"
 import * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
 import * as ControlGroup from "../src/internal/controlGroup.ts"
@@ -154,6 +155,24 @@ describe("memory that is watched", () => {
         `The Python worker ${reason.pid} used more memory than limits.memoryMiB (120 MiB) and was killed`
       )
       yield* eventually(() => !isAlive(child))
+    })
+  )
+
+  it.live("of a runtime ends one worker, and the next call works", () =>
+    Effect.gen(function* () {
+      const directory = temporaryDirectory()
+      writeFileSync(join(directory, "main.py"), module)
+      const call = (method: string, input: object) => Synapse.call(Schema.Int, input, { method })
+      yield* Effect.gen(function* () {
+        const before = yield* call("pid", {})
+        const reason = yield* reasonOf(call("take_and_wait", { mebibytes: 300 }))
+        assert(reason._tag === "WorkerExited")
+        assert.deepStrictEqual([reason.kind, reason.pid], ["outOfMemory", before])
+        assert.strictEqual(yield* call("take", { mebibytes: 10 }), 10 * MiB)
+      }).pipe(
+        Effect.provide(Synapse.layer({ directory, environment: "system", logs: "ignore", limits: { memoryMiB: 150 } }))
+      )
+      rmSync(directory, { recursive: true })
     })
   )
 
