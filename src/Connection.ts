@@ -472,9 +472,16 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(
     Effect.catch(read, (error) => Effect.sync(() => end(endOf(error, greeted)))).pipe(Effect.interruptible)
   )
+  const writer = yield* socket.writer
+  if (options.setup !== undefined) {
+    // The first frame. The limit is for what comes later, and a write that fails for the reader to tell of.
+    const setup = Envelope.makeWriter()
+    setup.frame(Envelope.Kind.Setup, 0, options.setup)
+    yield* Effect.ignore(writer.write(setup.take()))
+  }
   // A failed write says less than the end of the reader that follows it; where none does, it has to do.
   yield* Effect.forkScoped(
-    Effect.exit(outbox.write(yield* socket.writer)).pipe(
+    Effect.exit(outbox.write(writer)).pipe(
       Effect.flatMap((exit) =>
         Effect.andThen(
           nativeSleep(writeFailedMillis),
@@ -484,9 +491,6 @@ export const make = Effect.fnUntraced(function* (
       Effect.interruptible
     )
   )
-
-  // The first frame, if there is one to say something.
-  if (options.setup !== undefined) sendControl(Envelope.Kind.Setup, 0, options.setup)
 
   const isOver = Effect.exit(Deferred.await(over))
   yield* Effect.addFinalizer(() =>

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Schema, Stream } from "effect"
+import { Effect, Fiber, Option, Redacted, Schema, Stream } from "effect"
 import { Synapse } from "effect-synapse"
 import { reasonOf } from "./fixtures/dialogue.ts"
 import { isAlive } from "./fixtures/processes.ts"
@@ -318,6 +318,18 @@ describe("calls with a key", () => {
         }).pipe(Effect.provide(Synapse.layer({ ...options, workers: 3 })))
       }),
     live
+  )
+})
+
+describe("a secret", () => {
+  it.live("may be longer than a message", () =>
+    Effect.gen(function* () {
+      const { options, write } = yield* temporaryModule
+      write(1, 'SECRET = os.environ["TOKEN"]\nsynapse.handler(name="secret")(lambda: len(SECRET))')
+      const env = { TOKEN: Redacted.make("x".repeat(10_000)) }
+      const found = yield* Effect.provide(call("secret"), Synapse.layer({ ...options, env, maxFrameSize: 4096 }))
+      assert.strictEqual(found, 10_000)
+    })
   )
 })
 
