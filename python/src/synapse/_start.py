@@ -14,7 +14,7 @@ import sysconfig
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-from synapse import _codec, _cstdio, _errors, _handlers, _life, _members, _replace, _setup
+from synapse import _codec, _cstdio, _errors, _handlers, _life, _members, _replace, _setup, _sources
 from synapse._channel import Channel
 from synapse._codec import Codec
 from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
@@ -51,6 +51,7 @@ def run(arguments: list[str]) -> NoReturn:
     # A handler that computes holds up the threads that answer cancels by as much.
     sys.setswitchinterval(_SWITCH_SECONDS)
     _add_module_directory(os.getcwd())
+    _sources.watch_over(os.getcwd())
     lifecycle = Lifecycle()
     try:
         if setup is not None:
@@ -136,7 +137,9 @@ def load(entrypoint: str, directory: str) -> ModuleType:
     if name in sys.stdlib_module_names or name in sys.modules:
         # What looks itself up in `sys.modules`, as dataclasses do, must not find the other one.
         name = f"_synapse_{name}"
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
+    spec = importlib.util.spec_from_file_location(
+        name, path, loader=_sources.Loader(name, path), submodule_search_locations=package
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
