@@ -282,7 +282,7 @@ export const make = Effect.fnUntraced(function* (
   // Nothing survives the end of the socket: what was not sent can be sent elsewhere, of the rest nobody knows.
   const end = (error: SynapseError): void => {
     if (endedWith !== undefined) return
-    endedWith = closing ? closed : error
+    endedWith = stopping ?? error
     outbox.stop()
     stall.stop()
     for (const call of Array.from(calls.values())) {

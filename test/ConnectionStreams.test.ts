@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import * as Envelope from "../src/Envelope.ts"
 import { turnedAway } from "../src/internal/answer.ts"
 import { payloadOf, setup } from "./fixtures/connection.ts"
+import type * as FakeWorker from "./fixtures/FakeWorker.ts"
 
 const { Kind } = Envelope
 
@@ -268,22 +269,27 @@ describe("a call that is given up and goes on", () => {
     })
   )
 
-  it.effect("ends those beside it with the reason, whatever the worker answers when it is stopped", () =>
-    Effect.gen(function* () {
-      const { connection, worker } = yield* setup({ cancelGraceMillis: 1000 })
-      const beside = yield* Effect.forkChild(connection.call(request))
-      const { id } = yield* worker.receiveKind(Kind.Request)
-      const stuck = yield* Effect.forkChild(connection.call({ ...request, replace: true }))
-      yield* worker.receiveKind(Kind.Request)
-      yield* Fiber.interrupt(stuck)
-      yield* worker.receiveKind(Kind.Cancel)
-      yield* TestClock.adjust("1 seconds")
-      yield* worker.receiveKind(Kind.Shutdown)
-      worker.send(Kind.Interrupted, id)
-      const { delivery, reason } = yield* Effect.flip(Fiber.join(beside))
-      assert.deepStrictEqual([reason._tag, delivery], ["Unresponsive", "unknown"])
-    })
-  )
+  for (const [how, stop] of [
+    ["answers", (worker: FakeWorker.FakeWorker, id: number) => worker.send(Kind.Interrupted, id)],
+    ["leaves", (worker: FakeWorker.FakeWorker) => worker.die()]
+  ] as const) {
+    it.effect(`ends those beside it with the reason when the worker ${how} as it is stopped`, () =>
+      Effect.gen(function* () {
+        const { connection, worker } = yield* setup({ cancelGraceMillis: 1000 })
+        const beside = yield* Effect.forkChild(connection.call(request))
+        const { id } = yield* worker.receiveKind(Kind.Request)
+        const stuck = yield* Effect.forkChild(connection.call({ ...request, replace: true }))
+        yield* worker.receiveKind(Kind.Request)
+        yield* Fiber.interrupt(stuck)
+        yield* worker.receiveKind(Kind.Cancel)
+        yield* TestClock.adjust("1 seconds")
+        yield* worker.receiveKind(Kind.Shutdown)
+        stop(worker, id)
+        const { delivery, reason } = yield* Effect.flip(Fiber.join(beside))
+        assert.deepStrictEqual([reason._tag, delivery], ["Unresponsive", "unknown"])
+      })
+    )
+  }
 
   it.effect("in the method of an object keeps its worker, whatever handler has that name", () =>
     Effect.gen(function* () {
