@@ -33,6 +33,8 @@ export interface Settled {
   readonly interrupted: boolean
   /** Whether its runtime was being closed. */
   readonly closing: boolean
+  /** Whether its runtime turns calls away where too many wait. */
+  readonly rejecting: boolean
   readonly idempotent: boolean
   /** Whether it used an object, which goes with its worker. */
   readonly usesObject: boolean
@@ -118,6 +120,8 @@ export class Ledger {
   readonly idempotent = { calls: 0, failed: 0 }
   readonly #runs: Array<Uint8Array> = []
   readonly #lastToken: Array<number> = []
+  /** Why those did not run that are said not to have run. */
+  readonly #notRun = new Map<number, string>()
   readonly #disruptions: Array<Disruption> = []
   readonly #dooms: Array<Doom> = []
   readonly #keys = new Map<string, Map<string, { firstEnd: number; leftAt: number }>>()
@@ -142,7 +146,13 @@ export class Ledger {
   /** Follows one call to its end: what that says of how often it ran. */
   track<A, E, R>(token: number, call: Effect.Effect<A, E, R>, idempotent = false): Effect.Effect<A, E, R> {
     if (idempotent) this.#setRuns(token, Runs.again)
-    return Effect.onExit(call, (exit) => Effect.sync(() => this.#setRuns(token, runsOf(exit, idempotent))))
+    return Effect.onExit(call, (exit) =>
+      Effect.sync(() => {
+        const runs = runsOf(exit, idempotent)
+        this.#setRuns(token, runs)
+        if (runs === Runs.never) this.#notRun.set(token, `${idempotent ? "idempotent, " : ""}${describe(exit)}`)
+      })
+    )
   }
 
   /** Something was done to a worker that may end it. */
@@ -155,8 +165,8 @@ export class Ledger {
     if (this.wrong.length < maxWrong) this.wrong.push(what)
   }
 
-  /** A call has ended. */
-  settle(settled: Settled): void {
+  /** A call has ended. Tells how, in a word. */
+  settle(settled: Settled): string {
     this.ended++
     const { exit, idempotent, name, token } = settled
     const outcome = outcomeOf(exit)
@@ -169,6 +179,7 @@ export class Ledger {
     }
     const wrong = this.#judge(settled)
     if (wrong !== undefined) this.isWrong(`${name} ${token}: ${wrong}`)
+    return outcome
   }
 
   #judge(settled: Settled): string | undefined {
@@ -210,6 +221,8 @@ export class Ledger {
           this.latestTimeoutMillis = Math.max(this.latestTimeoutMillis, elapsed - due)
         return undefined
       }
+      case "Overloaded":
+        return settled.rejecting && reason.where === "queue" ? undefined : reason.message
       case "PythonException":
         // A host function that is refused, or interrupted, because the runtime is being closed.
         return settled.closing && reason.type.endsWith("HostCallFailed") ? undefined : reason.message
@@ -266,7 +279,8 @@ export class Ledger {
       if (!Number.isSafeInteger(token) || token % tokensOfCaller > (this.#lastToken[caller] ?? 0)) {
         this.isWrong(`${token} ran, and nobody had called it`)
       } else if (!allows(this.#runsOf(token), times)) {
-        this.isWrong(`${token} ran ${times} times, and should have run ${wordsOf(this.#runsOf(token))}`)
+        const why = this.#notRun.get(token) ?? ""
+        this.isWrong(`${token} ran ${times} times, and should have run ${wordsOf(this.#runsOf(token))} ${why}`)
       }
     }
     this.#lastToken.forEach((last, caller) => {
@@ -317,6 +331,11 @@ const isExplained = (reason: SynapseErrorReason, dooms: ReadonlyArray<Doom>, use
 
 const summaryOf = (reason: SynapseErrorReason): string =>
   `${reason._tag} (${reason.delivery}): ${reason._tag === "WorkerExited" ? `${reason.kind}, ${reason.summary}` : reason.message}`
+
+const describe = (exit: Exit.Exit<unknown, unknown>): string => {
+  const error = Exit.findErrorOption(exit)
+  return error._tag === "Some" && isSynapseError(error.value) ? error.value.message : ""
+}
 
 const outcomeOf = (exit: Exit.Exit<unknown, unknown>): string => {
   if (Exit.isSuccess(exit)) return typeof exit.value === "string" ? "wrong" : "value"

@@ -110,6 +110,16 @@ const echo: Make = ({ ledger, random, token: next }) => {
   return { token, idempotent, run: equals(ledger.track(token, call, idempotent), [token, value]) }
 }
 
+/** Slow enough for its worker to end meanwhile, more than once. */
+const slow: Make = ({ ledger, random, token: next }) => {
+  const token = next()
+  const idempotent = random.chance(0.7)
+  const input = { token, value: null, seconds: random.next() * random.pick([0.05, 0.5]) }
+  const affinity = random.chance(0.3) ? { affinity: `slow key ${random.below(5)}` } : {}
+  const call = Synapse.call(Schema.Unknown, input, { method: "echo_async", idempotent, ...affinity })
+  return { token, idempotent, run: equals(ledger.track(token, call, idempotent), [token, null]) }
+}
+
 const large: Make = ({ ledger, random, token: next }) => {
   const token = next()
   const value = Buffer.alloc(random.below(2 ** random.pick([12, 17, 20])), `${token} `)
@@ -508,6 +518,7 @@ const object: Make = (draft) => {
 /** Names, how often each is drawn, and what it draws. */
 const table: ReadonlyArray<readonly [name: string, weight: number, make: Make]> = [
   ["echo", 6, echo],
+  ["slow", 2, slow],
   ["large", 1, large],
   ["evaluate", 2, evaluated],
   ["affinity", 3, remembered],

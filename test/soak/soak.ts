@@ -74,6 +74,7 @@ interface Slot {
   readonly variable: string
   /** Follows its status, until it is closed. */
   readonly listening: Fiber.Fiber<unknown>
+  readonly rejecting: boolean
   closing: boolean
 }
 
@@ -139,8 +140,8 @@ class Soak {
     return this.options.faultEvery > 0
   }
 
-  #layer(mark: string): Layer.Layer<Synapse.Synapse, unknown> {
-    const { concurrency, workers } = this.options
+  #layer(mark: string, random: Random, rejecting: boolean): Layer.Layer<Synapse.Synapse, unknown> {
+    const { callers, concurrency, workers } = this.options
     return Synapse.layer({
       directory,
       workers,
@@ -152,9 +153,11 @@ class Soak {
       cancelGrace: "500 millis",
       limits: { memoryMiB: 400 },
       env: { SYNAPSE_SOAK: mark, SYNAPSE_SOAK_LEDGER: this.ledger.file },
+      ...(rejecting && { queue: { whenFull: "reject", capacity: random.below(callers / 2) } }),
       ...(this.#hasFaults && {
         heartbeat: { interval: "1 second", misses: 2 },
-        recycle: { afterCalls: 3000 },
+        recycle: { afterCalls: random.pick([500, 3000]), afterAge: random.pick(["5 seconds", "1 minute"] as const) },
+        disposeTimeout: random.pick([0, 100, 500]),
         // Each end is forgiven, and soon forgotten: pauses would keep most of the time without workers.
         restart: { max: Number.MAX_SAFE_INTEGER, window: "500 millis", backoff: "10 millis" }
       })
@@ -163,9 +166,12 @@ class Soak {
 
   /** Starts a runtime: again where its first workers were killed before they said hello. */
   readonly #open: Effect.Effect<Slot> = Effect.gen({ self: this }, function* () {
-    const mark = `${this.files}/${++this.#runtimes}/`
+    const number = ++this.#runtimes
+    const mark = `${this.files}/${number}/`
+    const random = mix(this.options.seed, this.options.callers + 2, number)
+    const rejecting = random.chance(0.3)
     const scope = yield* Scope.make()
-    const exit = yield* Effect.exit(Layer.buildWithScope(this.#layer(mark), scope))
+    const exit = yield* Effect.exit(Layer.buildWithScope(this.#layer(mark, random, rejecting), scope))
     if (Exit.isFailure(exit)) {
       yield* Scope.close(scope, Exit.void)
       if (!this.#hasFaults || this.#runtimes > 1000) return yield* Effect.die(exit.cause)
@@ -183,7 +189,7 @@ class Soak {
         })
       )
     )
-    return { runtime, scope, listening, variable: `SYNAPSE_SOAK=${mark}`, closing: false }
+    return { runtime, scope, listening, variable: `SYNAPSE_SOAK=${mark}`, rejecting, closing: false }
   })
 
   readonly #close = (slot: Slot): Effect.Effect<void> =>
@@ -253,18 +259,21 @@ class Soak {
       }
       const ended = yield* this.#within(`${name} ${operation.token}`, patienceMillis, Fiber.await(fiber))
       if (Option.isNone(ended)) return fiber.interruptUnsafe()
-      ledger.settle({
+      const outcome = ledger.settle({
         name,
         token: operation.token,
         begun,
         exit: ended.value,
         interrupted,
         closing: slot.closing,
+        rejecting: slot.rejecting,
         idempotent: operation.idempotent ?? false,
         usesObject: operation.usesObject ?? false,
         timeouts: operation.timeouts ?? {},
         expects: operation.expects
       })
+      // What turns calls away does so at once.
+      if (outcome === "Closed" || outcome === "Overloaded") yield* Effect.sleep(10)
     })
   }
 
@@ -283,8 +292,6 @@ class Soak {
           interrupts || operation.isEndless === true ? interruptAfter : undefined,
           slot
         )
-        // A runtime that is closed answers at once.
-        if (slot.closing) yield* Effect.sleep(10)
       }
     })
 

@@ -264,11 +264,13 @@ async def names_of(token: int, ids: list[int]) -> list[str]:
 @synapse.handler
 def names_of_threads(token: int, ids: list[int]) -> list[str]:
     names: dict[int, str] = {}
+    failures: list[BaseException] = []
 
     def look_up(id: int) -> None:
-        # Where the call was given up, the rest does not matter.
-        with contextlib.suppress(synapse.HostCallFailed, synapse.Cancelled):
+        try:
             names[id] = synapse.host.call_sync("nameOf", id=id)
+        except BaseException as failure:
+            failures.append(failure)
 
     with counted(token):
         threads = [threading.Thread(target=look_up, args=(id,)) for id in ids]
@@ -276,7 +278,9 @@ def names_of_threads(token: int, ids: list[int]) -> list[str]:
             thread.start()
         for thread in threads:
             thread.join()
-        return [names.get(id, "") for id in ids]
+        for failure in failures:
+            raise failure
+        return [names[id] for id in ids]
 
 
 @synapse.handler
