@@ -169,7 +169,8 @@ export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) 
     runtime: runtimeDirectory,
     uv,
     offline: input.offline,
-    wheels: input.wheels ?? null
+    wheels: input.wheels ?? null,
+    strict: input.strict
   })
   const script = path.join(runtimeDirectory, "_provision.py")
   const last = yield* Effect.scoped(runScript(input, ["-I", "-X", "utf8", "-u", script, specification]))

@@ -5,9 +5,9 @@ SPEC``, where ``SPEC`` is a JSON object (see :class:`Spec`). It reports on stand
 object per line, and always ends with a ``ready`` or a ``failed`` event, unless it is killed.
 
 The environment is built at its final path, ``envs/<key>-<random>``, because virtual environments
-cannot be moved. What makes it visible is one atomic rename of ``ready/<key>.json``; until then
+cannot be moved. What makes it visible is one atomic link, ``ready/<key>.json``; until then
 nothing refers to it. The lock only saves work: without it, or with it broken, two builders build
-twice and both end with a good environment.
+twice, the first to publish wins, and both end with its environment.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Spec(TypedDict):
     uv: str | None
     offline: bool
     wheels: str | None
+    strict: bool
 
 
 class Record(TypedDict):
@@ -124,27 +125,90 @@ def usable(spec: Spec) -> Record | None:
     return record if good and interpreter_of(env).exists() and (env / OWNER_FILE).exists() else None
 
 
-def publish(spec: Spec, record: Record) -> None:
-    """Make the environment visible, in one step and on disk."""
-    ready = Path(spec["root"]) / "ready"
-    ready.mkdir(exist_ok=True)
-    temporary = ready / f".{spec['key']}.{secrets.token_hex(4)}"
+def pointer_of(spec: Spec, token: str | None = None) -> Path:
+    """Return the path of a key's record, or of another record that holds on to an environment."""
+    name = spec["key"] if token is None else f"{spec['key']}.{token}"
+    return Path(spec["root"]) / "ready" / f"{name}.json"
+
+
+def publish(spec: Spec, record: Record) -> Record:
+    """Make the environment visible, in one step and on disk, and return what is visible.
+
+    That is another environment where somebody was faster: its processes run in it already.
+    """
+    pointer = pointer_of(spec)
+    pointer.parent.mkdir(exist_ok=True)
+    content = to_json(record)
+    temporary = pointer.with_name(f".{spec['key']}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, ready / f"{spec['key']}.json")
+        write_durably(temporary, content)
+        while not link(temporary, pointer):
+            with contextlib.suppress(FileNotFoundError):
+                stale = pointer.read_bytes()
+                published = usable(spec)
+                if published is not None:
+                    return published
+                withdraw(spec, stale)
+    except NoLinks:
+        # Where only the last record counts, each environment keeps one more of its own.
+        write_durably(pointer_of(spec, secrets.token_hex(4)), content)
+        os.replace(temporary, pointer)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     if not WINDOWS:
         with contextlib.suppress(OSError):
-            descriptor = os.open(ready, os.O_RDONLY)
+            descriptor = os.open(pointer.parent, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+    return record
+
+
+def to_json(record: Record) -> bytes:
+    """Return the content of a record's file."""
+    return json.dumps(record).encode()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a new file that is on disk afterwards."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class NoLinks(OSError):
+    """The file system has no hard links."""
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a file one more name; return whether it has it. Raises :class:`NoLinks`."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        # What was asked of NFS twice may have been done the first time.
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samefile(source, target)
+        return False
+    except FileNotFoundError:
+        raise
+    except (OSError, AttributeError) as error:
+        raise NoLinks from error
+    return True
+
+
+def withdraw(spec: Spec, content: bytes) -> None:
+    """Remove the record of the key if that is still what it says.
+
+    One that took its place meanwhile is put back; some record names its environment all along.
+    """
+    pointer, aside = pointer_of(spec), pointer_of(spec, secrets.token_hex(4))
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(pointer, aside)
+        if aside.read_bytes() == content or link(aside, pointer):
+            aside.unlink()
 
 
 def try_lock(file: BinaryIO) -> bool:
@@ -414,6 +478,9 @@ def install_requirements(spec: Spec, env: Path, installer: list[str]) -> None:
 def install_codec(spec: Spec, env: Path, installer: list[str]) -> bool:
     """Install the runtime's codec. Without it the runtime is slower: a failure is a warning."""
     if not (site_packages_of(env) / "msgspec").is_dir():
+        if spec["strict"]:
+            warn(f"msgspec is not among the requirements with hashes: {SLOWER}")
+            return False
         if spec["offline"] and spec["wheels"] is None:
             warn(f"msgspec is not installed (offline): {SLOWER}")
             return False
@@ -484,8 +551,15 @@ def owned(env: Path, token: str) -> Iterator[None]:
         yield
 
 
-def build(spec: Spec) -> Record:
-    """Build in a directory of its own and publish."""
+def discard(spec: Spec, env: Path) -> None:
+    """Remove an environment, unless others may have found it by now."""
+    record = usable(spec)
+    if record is None or record["name"] != env.name:
+        shutil.rmtree(env, ignore_errors=True)
+
+
+def build(spec: Spec) -> tuple[Record, bool]:
+    """Build in a directory of its own and publish; return what is visible, and if it is that."""
     root = Path(spec["root"])
     token = secrets.token_hex(4)
     env = root / "envs" / f"{spec['key']}-{token}"
@@ -501,28 +575,30 @@ def build(spec: Spec) -> Record:
             copy_runtime(spec, env)
             emit("step", step="verify")
             verify(spec, env, token)
-            record = Record(
+            made = Record(
                 schema=SCHEMA, key=spec["key"], root=str(root), name=env.name, codec=codec
             )
-            publish(spec, record)
+            record = publish(spec, made)
             # A cache that is being removed right now may have lost files after they were verified.
-            if not check_intact(env, token):
+            if record is made and not check_intact(env, token):
                 with contextlib.suppress(OSError):
-                    (root / "ready" / f"{spec['key']}.json").unlink()
+                    withdraw(spec, to_json(made))
                 raise Vanished(str(env))
-            return record
+        if record is not made:
+            shutil.rmtree(env, ignore_errors=True)
+        return record, record is made
     except (BuildError, OSError) as error:
         # What is removed while it is built fails in many ways, and a removal takes its time.
         time.sleep(0.2 if started else 0)
         gone = started and not (
             check_intact(env, token) if created else (env / OWNER_FILE).exists()
         )
-        shutil.rmtree(env, ignore_errors=True)
+        discard(spec, env)
         if gone and getattr(error, "errno", None) != errno.ENOSPC:
             raise Vanished(str(env)) from error
         raise
     except BaseException:
-        shutil.rmtree(env, ignore_errors=True)
+        discard(spec, env)
         raise
 
 
@@ -536,11 +612,11 @@ def provision(spec: Spec) -> None:
                 return
             collect(spec)
             try:
-                record = build(spec)
+                record, built = build(spec)
             except Vanished:
                 warn("the cache was removed while it was in use: building again")
                 continue
-            emit("ready", name=record["name"], codec=record["codec"], built=True)
+            emit("ready", name=record["name"], codec=record["codec"], built=built)
             return
     raise BuildError(
         ["build", spec["root"]],
