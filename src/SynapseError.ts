@@ -410,7 +410,7 @@ export class CallTimeout extends Schema.TaggedError<CallTimeout>(`${id}/CallTime
   option: Schema.Literals(["timeout", "queueTimeout", "totalTimeout", "maxTimeout"]),
   /** That time-out, in milliseconds. */
   durationMillis: Schema.Number,
-  /** Whether the call had been sent: Python may still be working on it, and was told to stop. */
+  /** Whether the call had been sent: Python may still be working on it, and was told to stop, or its worker is gone. */
   running: Schema.Boolean
 }) {
   override get message(): string {

@@ -8,7 +8,7 @@ import { type Calls, makeCall } from "../src/internal/call.ts"
 import { makeProgress } from "../src/internal/progress.ts"
 import { CurrentRequest } from "../src/internal/serving.ts"
 import { makeStream } from "../src/internal/streaming.ts"
-import type { SynapseError } from "../src/SynapseError.ts"
+import { Closed, SynapseError } from "../src/SynapseError.ts"
 import type { WorkerPool } from "../src/WorkerPool.ts"
 import { setup } from "./fixtures/connection.ts"
 import * as FakeWorker from "./fixtures/FakeWorker.ts"
@@ -177,6 +177,40 @@ describe("an answer", () => {
         const { reason } = yield* Effect.flip(answering([answer]).call(Schema.String, 1))
         assert.strictEqual(reason._tag, "ProtocolError")
       }
+    })
+  )
+})
+
+describe("a call that may have run, and is sent again", () => {
+  const notSent = new SynapseError({ reason: new Closed({ delivery: "notSent" }) })
+  for (const [what, last, options] of [
+    ["ends with the runtime before", Effect.fail(notSent), {}],
+    ["is turned away", turnedAway("MethodNotFound", { nearest: [] }), {}],
+    ["is turned away again and again", turnedAway("Overloaded", { capacity: 1 }), {}]
+  ] as const) {
+    it.effect(`and then ${what}, fails with what may have been`, () =>
+      Effect.gen(function* () {
+        const { call } = answering([exited, last])
+        const error = yield* Effect.flip(call(Schema.String, 1, { idempotent: true, ...options }))
+        assert.deepStrictEqual([error.reason._tag, error.delivery], ["WorkerExited", "unknown"])
+      })
+    )
+  }
+
+  it.effect("and then waits in vain, says that it may have run", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const use: WorkerPool["use"] = (_method, call) => (++calls > 1 ? Effect.never : call(stub as never))
+      const stub = {
+        call: (request: Connection.Request) => Effect.andThen(Effect.sync(request.onSent!), exited)
+      }
+      const call = makeCall({ use, callTimeout: undefined })
+      const fiber = yield* Effect.forkChild(
+        Effect.flip(call(Schema.String, 1, { idempotent: true, queueTimeout: "1 second", totalTimeout: "1 minute" }))
+      )
+      yield* TestClock.adjust("5 seconds")
+      const { delivery, reason } = yield* Fiber.join(fiber)
+      assert.deepStrictEqual([reason._tag, delivery], ["CallTimeout", "unknown"])
     })
   )
 })

@@ -58,6 +58,10 @@ export const turnedAway = (frame: Envelope.Frame): "Overloaded" | "Closed" | "Re
   return reason === "Overloaded" || reason === "Closed" || reason === "Recalled" ? reason : undefined
 }
 
+/** Whether the handler was not entered. */
+export const isRejected = (frame: Envelope.Frame): boolean =>
+  frame.kind === Envelope.Kind.Die && frame.meta.length > 0 && Envelope.decodeMeta(frame.meta).delivery === "rejected"
+
 /** The error in a frame that ends a stream without being its end. */
 export const failureOfFrame = (
   frame: Envelope.Frame,

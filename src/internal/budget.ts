@@ -28,6 +28,7 @@ export class Budget {
   readonly #begun: number
   #queuedAt: number
   #sentAt: number | undefined
+  #mayHaveRun = false
   /** When the time to run began, or began anew. */
   #runsFrom = 0
 
@@ -52,9 +53,10 @@ export class Budget {
     this.#sentAt = this.#runsFrom = this.#clock.currentTimeMillisUnsafe()
   }
 
-  /** The call waits for a worker again. */
-  queued(): void {
+  /** The call waits for a worker again. `mayHaveRun`: it may have run on one before. */
+  queued(mayHaveRun = false): void {
     this.#sentAt = undefined
+    this.#mayHaveRun ||= mayHaveRun
     this.#queuedAt = this.#clock.currentTimeMillisUnsafe()
   }
 
@@ -124,7 +126,12 @@ export class Budget {
   #error(option: Option, method: string): SynapseError {
     const durationMillis = this.#millis[option]
     return new SynapseError({
-      reason: new CallTimeout({ method, option, durationMillis, running: this.#sentAt !== undefined })
+      reason: new CallTimeout({
+        method,
+        option,
+        durationMillis,
+        running: this.#sentAt !== undefined || this.#mayHaveRun
+      })
     })
   }
 }

@@ -11,7 +11,7 @@ import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { CallOptions, Runtime } from "../Synapse.ts"
 import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { WorkerPool } from "../WorkerPool.ts"
-import { answerOf, turnedAway } from "./answer.ts"
+import { answerOf, isRejected, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
@@ -75,6 +75,10 @@ export const prepare = <I, R>(
       onSent: budget && (() => budget.sent()),
       ...asked
     }
+    /** The failure of an attempt that may have run: whatever becomes of those after it, it is not undone. */
+    let lost: SynapseError | undefined
+    const failed = (error: SynapseError): Effect.Effect<never, SynapseError> =>
+      Effect.fail(lost === undefined || error.delivery === "unknown" ? error : lost)
     const send = (
       by: Parameters<Exchange["send"]>[0],
       attempt: number,
@@ -87,20 +91,22 @@ export const prepare = <I, R>(
           returned
         }),
         {
-          onFailure: (error) =>
-            calls.target === undefined && maySendAgain(error, idempotent, attempt)
-              ? again(by, attempt + 1)
-              : Effect.fail(error),
+          onFailure: (error) => {
+            if (calls.target !== undefined || !maySendAgain(error, idempotent, attempt)) return failed(error)
+            if (error.delivery === "unknown") lost = error
+            return again(by, attempt + 1)
+          },
           onSuccess: (frame) => {
             const why = turnedAway(frame)
             // What was asked back is not turned away by anyone.
             if (why === "Recalled") return again(by, attempt)
-            return why !== undefined && attempt < maxAttempts ? again(by, attempt + 1) : Effect.succeed(frame)
+            if (why !== undefined && attempt < maxAttempts) return again(by, attempt + 1)
+            return lost !== undefined && isRejected(frame) ? Effect.fail(lost) : Effect.succeed(frame)
           }
         }
       )
     const again = (by: Parameters<typeof send>[0], attempt: number): ReturnType<typeof send> => {
-      budget?.queued()
+      budget?.queued(lost !== undefined)
       return send(by, attempt, true)
     }
     return {
