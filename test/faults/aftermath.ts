@@ -108,10 +108,15 @@ const surplus = (now: ReadonlyArray<string>, before: ReadonlyArray<string>): Rea
   })
 }
 
-/** What objects and buffers take, and what the process takes, which keeps some of what was freed for later. */
-const memory = () => {
+/** What objects and buffers take, and what the process has taken, which keeps some of what was freed for later. */
+export const memory = () => {
+  collectGarbage()
   const { arrayBuffers, external, heapUsed, rss } = process.memoryUsage()
-  return { heldMiB: (heapUsed + external + arrayBuffers) / 2 ** 20, residentMiB: rss / 2 ** 20 }
+  return {
+    buffersMiB: arrayBuffers / 2 ** 20,
+    heldMiB: (heapUsed + external + arrayBuffers) / 2 ** 20,
+    residentMiB: rss / 2 ** 20
+  }
 }
 
 const tick = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
@@ -160,7 +165,6 @@ const enter = (memoryMiB: number): Effect.Effect<World, never, Scope.Scope> =>
         const onRejection = (reason: unknown): void => void rejections.push(String(reason))
         process.on("unhandledRejection", onRejection)
         const seen = new Map<number, processes.Seen>()
-        collectGarbage()
         return {
           files,
           temporary,
@@ -237,7 +241,6 @@ const kill = (pid: number): void => {
 const givesBack = async (before: ReturnType<typeof memory>, moreMiB: number): Promise<void> => {
   const until = performance.now() + settleMillis
   do {
-    collectGarbage()
     const now = memory()
     if (now.heldMiB <= before.heldMiB + maxHeldMiB && now.residentMiB <= before.residentMiB + moreMiB) return
     await tick(100)

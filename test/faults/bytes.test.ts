@@ -194,7 +194,7 @@ describe("a flood", () => {
 })
 
 describe("a worker that stops reading", () => {
-  row("never-reads", { memoryMiB: 60 }, ({ run }) =>
+  row("never-reads", { memoryMiB: 100 }, ({ run }) =>
     run(
       { ...raw("never-reads"), heartbeat: { interval: "500 millis", misses: 2 } },
       Effect.gen(function* () {

@@ -55,13 +55,16 @@ export const start = (
         child,
         output: () => output,
         line: Effect.callback<string>((resume) => {
-          const look = (): boolean => {
-            if (lines().length <= taken) return false
-            resume(Effect.succeed(lines()[taken++]!))
+          const look = (): void => {
+            const line = lines()[taken]
+            if (line === undefined) return
+            taken++
             child.stdout!.off("data", look)
-            return true
+            resume(Effect.succeed(line))
           }
-          if (!look()) child.stdout!.on("data", look)
+          child.stdout!.on("data", look)
+          child.once("close", () => resume(Effect.die(new Error(`the program ended and said only: ${output}`))))
+          look()
         }),
         end: Effect.callback((resume) => {
           const done = () => resume(Effect.succeed(child.exitCode ?? child.signalCode))

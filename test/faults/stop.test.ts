@@ -2,12 +2,12 @@
 import { existsSync } from "node:fs"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Effect, Exit, Fiber, Schema, Scope } from "effect"
 import { Synapse } from "effect-synapse"
 import type { SynapseError } from "../../src/SynapseError.ts"
 import { reasonOf, upTo } from "../fixtures/dialogue.ts"
 import { eventually, isAlive } from "../fixtures/processes.ts"
-import { call, type Options, pid, row, type World } from "./aftermath.ts"
+import { call, memory, type Options, pid, row, type World } from "./aftermath.ts"
 
 /**
  * How long closing may take: many times the grace and the half second of the promise, and a small part of what it would take if
@@ -189,25 +189,24 @@ describe("a worker that leaves", () => {
     )
   )
 
-  row("recycle", {}, ({ run }) =>
+  row("recycle", { memoryMiB: 120 }, ({ run }) =>
     run(
       { workers: 2, recycle: { afterCalls: 100 } },
       Effect.gen(function* () {
         const pids = new Set<number>()
-        const done = yield* Deferred.make<void>()
         // Any failure fails the row.
-        const one = Effect.tap(pid, (pid) =>
-          Effect.sync(() => {
-            pids.add(pid)
-            if (pids.size >= 8) Deferred.doneUnsafe(done, Exit.void)
+        const one = Effect.tap(pid, (pid) => Effect.sync(() => pids.add(pid)))
+        const until = (workers: number) =>
+          Effect.forEach(upTo(8), () => Effect.repeat(one, { until: () => pids.size >= workers }), {
+            concurrency: "unbounded",
+            discard: true
           })
-        )
-        yield* Effect.raceFirst(
-          Effect.forEach(upTo(8), () => Effect.forever(one), { concurrency: "unbounded", discard: true }),
-          Deferred.await(done)
-        )
-        assert.isAtLeast(pids.size, 8)
+        yield* until(4)
+        const before = memory()
+        yield* until(24)
+        // Of those that were replaced, nothing is kept: each has a buffer of 64 KiB.
         yield* eventually(() => [...pids].filter(isAlive).length <= 3)
+        yield* eventually(() => memory().buffersMiB - before.buffersMiB < 0.5)
       })
     )
   )
