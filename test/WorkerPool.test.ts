@@ -181,6 +181,27 @@ describe("a call inside a host function", () => {
   )
 })
 
+describe("a call inside a host function of a worker for one call", () => {
+  it.effect("can be given up", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: fixed(1), oneShot: true, acquire })
+      yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      stubs[0]!.waitsIn = 7
+      const parent = { owner: stubs[0]!.connection.owner, call: 7 }
+      const nested = yield* Effect.forkChild(callOn(pool, { parent }))
+      yield* settle
+      assert.strictEqual(stubs[0]!.open, 2)
+      nested.interruptUnsafe()
+      yield* settle
+      const left = stubs[0]!.open
+      if (left === 2) stubs[0]!.finish()
+      assert.strictEqual(left, 1)
+    })
+  )
+})
+
 describe("a worker that leaves", () => {
   it.effect("is replaced before it has finished what it has, and takes nothing new", () =>
     Effect.gen(function* () {

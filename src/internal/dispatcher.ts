@@ -189,7 +189,7 @@ export class Dispatcher {
   #use<A, R>(method: string, call: Use<A, R>, how: UseOptions | undefined, restore: Restore | undefined): Used<A, R> {
     if (this.#refusal !== undefined) return Effect.fail(this.#refusal)
     const waitsForIt = this.#whereItsParentIs(how?.parent)
-    if (waitsForIt !== undefined) return call(waitsForIt)
+    if (waitsForIt !== undefined) return restore === undefined ? call(waitsForIt) : restore(call(waitsForIt))
     // Before a worker has said what there is, a call counts as one that takes turns.
     const synchronous = this.#synchronous?.has(method) ?? true
     const key = how?.affinity
