@@ -231,6 +231,30 @@ describe("calls with a key", () => {
     })
   )
 
+  it.effect("go to another one when theirs ends at any moment as they begin to wait for it", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 16; operations++) {
+        for (let turns = 0; turns <= 8; turns++) {
+          const { acquire, stubs } = harness({ room: 1 })
+          const scope = yield* Scope.make()
+          const pool = yield* Scope.provide(WorkerPool.make({ size: fixed(2), acquire }), scope)
+          yield* Effect.forkChild(callOn(pool, { affinity: "a" }))
+          yield* settle
+          const second = yield* Effect.forkChild(
+            Effect.provideService(callOn(pool, { affinity: "a" }), Scheduler.MaxOpsBeforeYield, operations)
+          )
+          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+          stubs[0]!.die()
+          yield* settle
+          yield* settle
+          assert.strictEqual(stubs[1]!.open, 1, `${operations} operations, ${turns} turns`)
+          yield* Fiber.interrupt(second)
+          yield* Scope.close(scope, Exit.void)
+        }
+      }
+    })
+  )
+
   it.effect("are told apart", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()

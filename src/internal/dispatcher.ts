@@ -259,11 +259,12 @@ export class Dispatcher {
       const restore = outer ?? inner
       let waiter: Waiter | undefined
       const wait = Effect.callback<Seat | undefined, SynapseError>((resume) => {
+        // The fiber may have made way for others since it found no room: there may be some, or nobody to wait for.
         if (this.#refusal !== undefined) return resume(Effect.fail(this.#refusal))
+        if (bound?.isOpen === false) return resume(Effect.succeed(undefined))
         waiter = { resume, seat: undefined }
         waiters.add(waiter)
         if (bound !== undefined) this.#crowded.add(bound)
-        // The fiber may have made way for others since it found no room.
         this.admit()
         // Another worker would be of no use to a call that waits for this one.
         if (waiter.seat === undefined && bound === undefined) this.#options.onWait()
