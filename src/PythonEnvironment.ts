@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import { buildEnvironment } from "./internal/environmentBuild.ts"
+import { buildEnvironment, installFailed } from "./internal/environmentBuild.ts"
 import {
   cacheDirectoryOf,
   findReady,
@@ -23,7 +23,7 @@ import {
   readLink,
   runtimeHash
 } from "./internal/environmentCache.ts"
-import { Host, variable } from "./internal/environmentHost.ts"
+import { Host, variable, whyOf } from "./internal/environmentHost.ts"
 import {
   environmentInterpreter,
   explicitInterpreter,
@@ -185,11 +185,9 @@ const realDirectory = Effect.fnUntraced(function* (directory: string) {
     new SynapseError({ reason: new ModuleNotFound({ what: "directory", path: absolute, detail }) })
   const info = yield* fs
     .stat(absolute)
-    .pipe(
-      Effect.mapError((error) => refuse(error.reason._tag === "NotFound" ? "it does not exist" : error.reason.message))
-    )
+    .pipe(Effect.mapError((error) => refuse(error.reason._tag === "NotFound" ? "it does not exist" : whyOf(error))))
   if (info.type !== "Directory") return yield* Effect.fail(refuse("it is not a directory"))
-  return yield* fs.realPath(absolute).pipe(Effect.mapError((error) => refuse(error.reason.message)))
+  return yield* fs.realPath(absolute).pipe(Effect.mapError((error) => refuse(whyOf(error))))
 })
 
 /** Records hold the real path, so that a cache that was moved is noticed and one behind a link is not. */
@@ -275,10 +273,13 @@ const managedEnvironment = Effect.fnUntraced(function* (input: {
   const offline = input.settings.offline ?? false
   const wheels = typeof offline === "string" ? path.resolve(directory, offline) : undefined
   const strict = input.settings.strict ?? false
-  const [index, runtime] = yield* Effect.all([indexOf(input.settings.index, strict), runtimeHash(runtimeDirectory)], {
+  const runtime = runtimeHash(runtimeDirectory).pipe(
+    Effect.mapError((error) => installFailed(["read", runtimeDirectory], null, whyOf(error), undefined))
+  )
+  const [index, hash] = yield* Effect.all([indexOf(input.settings.index, strict), runtime], {
     concurrency: "unbounded"
   })
-  const key = keyOf({ facts, requirements, runtime, installer, wheels, index: index.fingerprint, strict })
+  const key = keyOf({ facts, requirements, runtime: hash, installer, wheels, index: index.fingerprint, strict })
   const ready =
     (yield* findReady(cacheDirectory, key)) ??
     (yield* buildEnvironment({

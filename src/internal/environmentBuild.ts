@@ -14,7 +14,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { InstallFailed, SynapseError } from "../SynapseError.ts"
 import { environmentAt, type Index } from "./environmentCache.ts"
-import { findOnPath, Host, sha256, withoutCredentials } from "./environmentHost.ts"
+import { findOnPath, Host, sha256, whyOf, withoutCredentials } from "./environmentHost.ts"
 import type { Facts } from "./environmentInterpreter.ts"
 import { Event, makeProgress } from "./environmentProgress.ts"
 import type { Requirements } from "./environmentRequirements.ts"
@@ -60,6 +60,7 @@ const hints: ReadonlyArray<readonly [pattern: RegExp, hint: (input: BuildInput) 
     (input) =>
       `The disk is full: make room, or put the cache elsewhere with environment.cacheDirectory (now ${input.cacheDirectory}).`
   ],
+  [/Too many open files|Errno 24\b/i, () => "Too many files are open: raise the limit (`ulimit -n`)."],
   [
     /ensurepip is not available|No module named '?(?:ensurepip|venv)'?|python3[\d.]*-venv/,
     (input) =>
@@ -217,7 +218,7 @@ const writeStrictOptions = Effect.fnUntraced(function* (input: BuildInput) {
     Effect.andThen(fs.rename(temporary, file)),
     Effect.onError(() => Effect.ignore(fs.remove(temporary, { force: true }))),
     Effect.mapError((error) => {
-      const output = String(error.cause ?? error.message)
+      const output = whyOf(error)
       return installFailed(["write", file], null, output, hintFor(output, input))
     })
   )
@@ -251,7 +252,7 @@ const checkWheels = Effect.fnUntraced(function* (wheels: string | undefined) {
         installFailed(
           ["ls", wheels],
           null,
-          error.reason.message,
+          whyOf(error),
           `The folder of wheels ${wheels}, named by environment.offline, cannot be read.`
         )
       )
@@ -268,7 +269,7 @@ const prepareCache = Effect.fnUntraced(function* (input: BuildInput) {
       installFailed(
         ["mkdir", envs],
         null,
-        error.reason.message,
+        whyOf(error),
         `The cache directory ${input.cacheDirectory} cannot be written: choose another with environment.cacheDirectory ` +
           "or SYNAPSE_CACHE_DIRECTORY."
       )
@@ -295,7 +296,11 @@ const runScript = Effect.fnUntraced(function* (input: BuildInput, args: Readonly
         forceKillAfter: "2 seconds"
       })
     )
-    .pipe(Effect.mapError((error) => crashed(null, error.message)))
+    .pipe(
+      // Node throws some of what keeps a process from starting.
+      Effect.catchDefect(Effect.fail),
+      Effect.mapError((error) => crashed(null, whyOf(error)))
+    )
   const lines = yield* handle.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
@@ -320,7 +325,7 @@ const runScript = Effect.fnUntraced(function* (input: BuildInput, args: Readonly
   )
   const exitCode = yield* handle.exitCode.pipe(
     Effect.map(Number),
-    Effect.mapError((error) => crashed(null, `${stderr}\n${String(error.cause ?? error.message)}`.trim()))
+    Effect.mapError((error) => crashed(null, `${stderr}\n${whyOf(error)}`.trim()))
   )
   // The exit is what counts: a process that the script left behind could hold its output open.
   yield* Fiber.await(lines).pipe(Effect.timeoutOption("1 second"))

@@ -89,10 +89,10 @@ export const runtimeHash = Effect.fnUntraced(function* (directory: string) {
   const hashes = yield* Effect.forEach(
     names,
     (name) => Effect.map(fs.readFile(path.join(directory, name)), (content) => `${name} ${sha256(content)}`),
-    { concurrency: "unbounded" }
+    { concurrency: 8 }
   )
   return sha256(hashes.join("\n"))
-}, Effect.orDie)
+})
 
 const indexVariables =
   /^(?:PIP_(?:INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|CONSTRAINT|PRE|CONFIG_FILE)|UV_(?:INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|CONSTRAINT|CONFIG_FILE))$/

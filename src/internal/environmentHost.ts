@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
+import { PlatformError } from "effect/PlatformError"
 
 /** @internal */
 export interface Host {
@@ -44,6 +45,15 @@ export const sha256 = (content: string | Uint8Array): string => createHash("sha2
 /** Removes user names and passwords from the URLs in a text. */
 export const withoutCredentials = (text: string): string =>
   text.replaceAll(/([a-z][a-z0-9+.-]*:\/\/)[^\s/@'"]+@/gi, "$1")
+
+/** Why the system refused something, in its own words: those of a `PlatformError` repeat the call and leave them out. */
+export const whyOf = (error: unknown): string => {
+  const cause = error instanceof PlatformError ? (error.cause ?? error) : error
+  const { code, message } = cause as NodeJS.ErrnoException
+  return code === "EMFILE" || code === "ENFILE"
+    ? "too many files are open; raise the limit (ulimit -n)"
+    : String(message ?? cause)
+}
 
 /** Where the interpreter of an environment can be, likeliest first. */
 export const interpretersIn = (host: Host, path: Path.Path, root: string): ReadonlyArray<string> =>

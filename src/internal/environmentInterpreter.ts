@@ -12,7 +12,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { PythonNotFound, SynapseError } from "../SynapseError.ts"
-import { findOnPath, Host, interpretersIn, type Stamp, sha256, stampOf, variable } from "./environmentHost.ts"
+import { findOnPath, Host, interpretersIn, type Stamp, sha256, stampOf, variable, whyOf } from "./environmentHost.ts"
 
 const minimum = ">=3.10"
 const newestMinor = 14
@@ -176,7 +176,9 @@ const capture = Effect.fnUntraced(function* (
     return { stdout, stderr, exitCode: Number(exitCode) }
   }).pipe(
     Effect.scoped,
-    Effect.mapError((error) => (error.reason._tag === "NotFound" ? "cannot be started" : error.reason.message)),
+    Effect.mapError((error) => (error.reason._tag === "NotFound" ? "cannot be started" : whyOf(error))),
+    // Node throws some of what keeps a process from starting.
+    Effect.catchDefect((defect) => Effect.fail(whyOf(defect))),
     // Generous: a machine under load, or a virus scanner that sees this interpreter for the first time.
     Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.fail("did not answer within 30 seconds") })
   )
