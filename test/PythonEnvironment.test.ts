@@ -14,6 +14,7 @@ import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Logger from "effect/Logger"
 import type * as Path from "effect/Path"
+import { systemError } from "effect/PlatformError"
 import { ChildProcessSpawner } from "effect/process"
 import * as Result from "effect/Result"
 import { PythonEnvironment, type SynapseError } from "effect-synapse"
@@ -543,6 +544,23 @@ describe("PythonEnvironment", () => {
           const reason = reasonOf(yield* failure(new Watched().make(system(sandbox, old))), "PythonNotFound")
           assert.strictEqual(reason.tried[0]?.candidate, old)
           assert.match(reason.tried[0]!.found, /Python 3\.9\.18, older than the oldest supported 3\.10/)
+        })
+      )
+
+      it.effect("what the system does not start is refused with what the system says", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          const found = (python: string) =>
+            Effect.map(
+              failure(new Watched().make({ ...managed(sandbox), python })),
+              (reason) => reasonOf(reason, "PythonNotFound").tried[0]!.found
+            )
+          const plain = sandbox.write("plain", script("exit 0"))
+          assert.strictEqual(yield* found(plain), `spawn ${plain} EACCES`)
+          const busy = sandbox.write("busy", script("exit 0"), true)
+          const writer = NFS.openSync(busy, "a")
+          yield* Effect.addFinalizer(() => Effect.sync(() => NFS.closeSync(writer)))
+          assert.strictEqual(yield* found(busy), `spawn ETXTBSY`)
         })
       )
 
@@ -1108,6 +1126,18 @@ describe("PythonEnvironment", () => {
           })
         )
 
+        it.effect(`refuses what follows a comment that ends in a backslash, with ${installer}`, () =>
+          Effect.gen(function* () {
+            const { evil, refused, sandbox } = yield* prepare
+            sandbox.write(
+              "requirements.txt",
+              `${wheel("demo", "1.0").trim()} # note \\\n--extra-index-url ${evil.url}\n`
+            )
+            const reason = yield* refused
+            assert.include(reason.output, `requirements.txt:2: --extra-index-url ${evil.url}`)
+          })
+        )
+
         it.effect(`builds nothing from source, with ${installer}`, () =>
           Effect.gen(function* () {
             const { good, refused, sandbox } = yield* prepare
@@ -1217,6 +1247,44 @@ describe("PythonEnvironment", () => {
             []
           )
           assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
+        })
+      )
+
+      it.effect("refuses what the installers read as something else, each in its way", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          const pinned = `demo==1.0 --hash=sha256:${"0".repeat(64)}\n`
+          for (const file of ["good.txt", "a b.txt", "a#b.txt", 'a"b".txt', "=a.txt", "a\\b.txt"])
+            sandbox.write(file, pinned)
+          const includes = (line: string) => {
+            sandbox.write("requirements.txt", `${line}\n`)
+            return Effect.map(readRequirements(sandbox.directory, undefined), ({ loose }) => loose.length === 0)
+          }
+          for (const line of [
+            "-r good.txt",
+            "-rgood.txt",
+            "--requirement=good.txt",
+            "--constraint good.txt",
+            '-c "a b.txt"'
+          ]) {
+            assert.isTrue(yield* includes(line), line)
+          }
+          for (const line of [
+            "-r a#b.txt",
+            '-r a"b".txt',
+            "-r a b.txt",
+            "-r a\\b.txt",
+            "-r=good.txt",
+            "--requirement = good.txt"
+          ]) {
+            assert.isFalse(yield* includes(line), line)
+          }
+          for (const comment of ["# coding: utf-8", "# A word on encoding", "#\n#\n# coding: utf-7"]) {
+            assert.isTrue(yield* includes(`${comment}\n${pinned}`), comment)
+          }
+          for (const comment of ["# coding: utf-7", "#\n#vim: set fileencoding=utf_7 :"]) {
+            assert.isFalse(yield* includes(`${comment}\n# +AAo---pre\n${pinned}`), comment)
+          }
         })
       )
 
@@ -1462,6 +1530,40 @@ describe("PythonEnvironment", () => {
           assert.deepStrictEqual(processesWith(sandbox.directory), [])
           assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "envs")), [])
           assert.deepStrictEqual(entries(NPath.join(sandbox.cache, "ready")), [])
+        })
+      )
+
+      it.effect("any file operation may fail: the error is typed, or nothing depends on it", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
+          const made = yield* makeManaged(sandbox)
+          const fs = yield* FileSystem.FileSystem
+          const cause = Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" })
+          let left = 0
+          /** Does what \`fs\` does, but for one operation. */
+          const failing = new Proxy(fs, {
+            get: (target, name: keyof FileSystem.FileSystem) => {
+              const operation: unknown = target[name]
+              if (typeof operation !== "function") return operation
+              return (...args: ReadonlyArray<unknown>) =>
+                Effect.suspend(() =>
+                  left-- === 0
+                    ? Effect.fail(systemError({ _tag: "Unknown", module: "FileSystem", method: name, cause }))
+                    : operation.apply(target, args)
+                )
+            }
+          })
+          const failed: Array<string> = []
+          for (let index = 0; left <= 0; index++) {
+            left = index
+            const result = yield* Effect.result(
+              makeManaged(sandbox).pipe(Effect.provideService(FileSystem.FileSystem, failing))
+            )
+            if (Result.isSuccess(result)) assert.strictEqual(result.success.path, made.path, `operation ${index}`)
+            else failed.push(result.failure.message)
+          }
+          assert.isNotEmpty(failed.filter((message) => message.includes("too many files are open; raise the limit")))
         })
       )
 

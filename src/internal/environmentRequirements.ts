@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import { ModuleNotFound, SynapseError } from "../SynapseError.ts"
-import { Host, sha256, stampOf, withoutCredentials } from "./environmentHost.ts"
+import { Host, sha256, stampOf, whyOf, withoutCredentials } from "./environmentHost.ts"
 
 /** @internal */
 export interface Requirements {
@@ -52,7 +52,7 @@ export const readRequirements = Effect.fnUntraced(function* (
             file,
             error.reason._tag === "NotFound"
               ? `the file does not exist; it is named by ${includedBy}`
-              : `${error.reason.message}; it is named by ${includedBy}`
+              : `${whyOf(error)}; it is named by ${includedBy}`
           )
         )
       )
@@ -62,6 +62,7 @@ export const readRequirements = Effect.fnUntraced(function* (
       if (seen.has(file)) return
       seen.add(file)
       const text = expandVariables(yield* read(file, includedBy), yield* Host)
+      loose.push(...encodings(text).map((line) => `${file}:${line.number}: ${line.text}`))
       const lines = logicalLines(text)
       const normal = withoutCredentials(lines.map(({ text }) => text).join("\n"))
       fingerprint.push(`${path.relative(directory, file)} ${sha256(normal)}`)
@@ -74,7 +75,7 @@ export const readRequirements = Effect.fnUntraced(function* (
           const name = packageName(line.text)
           if (name !== undefined) names.push(name)
         }
-        if (include === undefined && !isPinned(line.text, constraints)) {
+        if (include === undefined ? !isPinned(line.text, constraints) : !plainInclusion.test(line.text)) {
           loose.push(`${file}:${line.number}: ${line.text}`)
         }
         fingerprint.push(...(yield* Effect.provideContext(localState(directory, line.text), context)))
@@ -102,10 +103,16 @@ export const readRequirements = Effect.fnUntraced(function* (
 })
 
 const usualSources = Effect.fnUntraced(function* (directory: string) {
+  const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   for (const name of ["requirements.txt", "pyproject.toml"]) {
     const file = path.join(directory, name)
-    if ((yield* stampOf(file)) !== undefined) return [file]
+    // What cannot be looked at is there as well: reading it says why.
+    const there = yield* fs.stat(file).pipe(
+      Effect.map((info) => info.type !== "Directory"),
+      Effect.catch((error) => Effect.succeed(error.reason._tag !== "NotFound"))
+    )
+    if (there) return [file]
   }
   return []
 })
@@ -122,7 +129,10 @@ interface Line {
 /** Wherever Python may end a line: what passes for a comment here must not be a line of its own there. */
 const lineEnd = /\r\n|(?!\t)[\p{Cc}\u2028\u2029]/u
 
-/** The lines as pip sees them: continued ones joined, without comments and blank ones. */
+/**
+ * The lines as pip and uv see them: continued ones joined, without comments and blank ones. A comment ends with its line:
+ * where it ends in a backslash, uv reads what follows and pip takes it for more of the comment.
+ */
 const logicalLines = (text: string): ReadonlyArray<Line> => {
   const result: Array<Line> = []
   let pending: Line | undefined
@@ -130,7 +140,7 @@ const logicalLines = (text: string): ReadonlyArray<Line> => {
     .replace(/^\uFEFF/, "")
     .split(lineEnd)
     .entries()) {
-    const comment = /^\s*#/.test(raw)
+    const comment = /(^|\s)#/.test(raw)
     const started: Line = pending ?? { text: "", number: index + 1 }
     if (!comment && raw.endsWith("\\")) {
       pending = { ...started, text: `${started.text}${raw.slice(0, -1)} ` }
@@ -151,6 +161,16 @@ const inclusion = (line: string): { readonly file: string; readonly constraints:
   const file = match[2]!.trim().replace(/^(["'])(.*)\1$/, "$2")
   return /^[a-z][a-z0-9+.-]+:\/\//i.test(file) ? undefined : { file, constraints: match[1] === undefined }
 }
+
+/** An inclusion whose file has the same name for all that read it. */
+const plainInclusion = /^(?:-[rc] *|--(?:requirement|constraint)(?:=| +))(?:[^\s#"'\\=][^\s#"'\\]*|(["'])[^#"'\\]+\1)$/
+
+/** Comments that have pip, and nobody else, decode the file in another way. */
+const encodings = (text: string): ReadonlyArray<Line> =>
+  text
+    .split("\n", 2)
+    .map((text, index) => ({ text: text.trim(), number: index + 1 }))
+    .filter(({ text }) => /^#.*coding[:=](?!\s*utf-?8(?![\w.-]))/i.test(text))
 
 const packageName = (requirement: string): string | undefined =>
   /^([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:$|[[<>=!~;@,( ])/.exec(requirement)?.[1]
