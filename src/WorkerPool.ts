@@ -346,7 +346,11 @@ export const make = Effect.fnUntraced(function* (
       )
     },
     onSpent: (seat) => {
-      for (const worker of workers) if (worker.seat === seat) retire(worker)
+      for (const worker of workers) {
+        if (worker.seat !== seat) continue
+        retire(worker)
+        finish(worker)
+      }
       fill()
     }
   })
@@ -398,6 +402,7 @@ export const make = Effect.fnUntraced(function* (
     if (worker.state !== "starting" || worker.connection === undefined) return
     worker.state = "ready"
     worker.seat = dispatcher.add(worker.connection)
+    dispatcher.admit()
     if (worker.replaces !== undefined) retire(worker.replaces)
     changed()
   }

@@ -543,6 +543,36 @@ describe("reloading", () => {
     })
   )
 
+  it.effect("lets go of an old worker that was kept for a call on its way, whatever becomes of that", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 10; operations++) {
+        for (let turns = 0; turns <= 20; turns++) {
+          const { acquire, stubs } = harness({ room: 1 })
+          const scope = yield* Scope.make()
+          const pool = yield* Scope.provide(WorkerPool.make({ size: fixed(1), acquire }), scope)
+          yield* Effect.forkChild(callOn(pool))
+          yield* settle
+          const second = yield* Effect.forkChild(
+            Effect.provideService(callOn(pool), Scheduler.MaxOpsBeforeYield, operations)
+          )
+          for (let turn = 0; turn < turns; turn++) {
+            if (turn === 3) stubs[0]!.finish()
+            yield* Effect.yieldNow
+          }
+          if (turns <= 3) stubs[0]!.finish()
+          yield* pool.reload(acquire)
+          if (turns % 2) second.interruptUnsafe()
+          yield* settle
+          // It got there before.
+          if (stubs[0]!.open === 1) stubs[0]!.finish()
+          yield* settle
+          assert.isTrue(stubs[0]!.released, `${operations} operations, ${turns} turns`)
+          yield* Scope.close(scope, Exit.void)
+        }
+      }
+    })
+  )
+
   it.effect("that fails leaves the old workers serving, and nothing of the new ones", () =>
     Effect.gen(function* () {
       const old = harness()

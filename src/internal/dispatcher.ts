@@ -65,7 +65,7 @@ export interface Options {
   readonly oneShot: boolean
   /** Called when a call begins to wait. */
   readonly onWait: () => void
-  /** Called when the one call of a seat is over. */
+  /** Called when a seat that takes no more calls has lost one: its only one, or one that was on its way there. */
   readonly onSpent: (seat: Seat) => void
 }
 
@@ -92,11 +92,11 @@ export class Dispatcher {
     return waiting
   }
 
+  /** Makes a seat. {@link admit} gives it calls. */
   add(connection: Connection): Seat {
     const seat: Seat = { connection, reserved: 0, isOpen: true, line: new Line(), keys: new Set() }
     this.#synchronous = synchronousMethods(connection.hello)
     this.#seats.add(seat)
-    this.admit()
     return seat
   }
 
@@ -233,6 +233,13 @@ export class Dispatcher {
     return isOpen && connection.room(synchronous) > reserved && !(this.#options.oneShot && reserved > 0)
   }
 
+  /** Gives back a reserved place. */
+  #vacate(seat: Seat): void {
+    seat.reserved--
+    // It may have been kept for this call alone.
+    if (!seat.isOpen) this.#options.onSpent(seat)
+  }
+
   /** Makes the call at a seat, the only one there where a worker takes one. */
   #give<A, R>(seat: Seat, call: Use<A, R>, restore: Restore | undefined): Used<A, R> {
     if (restore === undefined) return call(seat.connection)
@@ -272,13 +279,13 @@ export class Dispatcher {
       const giveUp = Effect.sync(() => {
         if (waiter === undefined) return
         waiters.delete(waiter)
-        if (waiter.seat !== undefined) waiter.seat.reserved--
+        if (waiter.seat !== undefined) this.#vacate(waiter.seat)
         this.admit()
       })
       return Effect.flatMap(
         Effect.onInterrupt(restore(wait), () => giveUp),
         (seat) => {
-          if (seat !== undefined) seat.reserved--
+          if (seat !== undefined) this.#vacate(seat)
           const boundNow = key === undefined ? undefined : this.#boundTo(key)
           // The worker may have ended since, or another call bound the key: this one has been admitted and chooses again,
           // before others.
