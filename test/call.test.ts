@@ -72,6 +72,23 @@ describe("a call whose worker ends", () => {
     })
   )
 
+  it.effect("is sent again when that was let go of before the call reached it", () =>
+    Effect.gen(function* () {
+      const closed = (delivery: Delivery) => Effect.fail(new SynapseError({ reason: new Closed({ delivery }) }))
+      const { call, requests } = answering([closed("notSent"), success])
+      assert.strictEqual(yield* call(Schema.String, 1), "done")
+      assert.lengthOf(requests, 2)
+      // What has begun to run may have done something.
+      const begun = answering([closed("unknown"), success])
+      assert.strictEqual((yield* Effect.flip(begun.call(Schema.String, 1, { idempotent: true }))).delivery, "unknown")
+      // The runtime itself is closed.
+      assert.strictEqual(
+        (yield* Effect.flip(answering([closed("notSent")]).call(Schema.String, 1))).delivery,
+        "notSent"
+      )
+    })
+  )
+
   it.effect("is sent three times at most when it is idempotent", () =>
     Effect.gen(function* () {
       const { call, requests } = answering([exited])

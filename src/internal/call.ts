@@ -181,6 +181,9 @@ const maySendAgain = ({ reason }: SynapseError, idempotent: boolean, attempt: nu
     case "Unresponsive":
     case "ProtocolError":
       return reason.delivery === "notSent" || (idempotent && attempt < maxAttempts)
+    // Its worker was let go of as the call was on its way there; or there are no others, which the next attempt finds.
+    case "Closed":
+      return reason.delivery === "notSent" && attempt < maxAttempts
     default:
       return false
   }
