@@ -49,7 +49,10 @@ def to_timestamp(value: datetime) -> bytes:
 
 
 def from_timestamp(data: bytes) -> datetime:
-    """The instant in the data of a timestamp extension, in UTC, cut to microseconds."""
+    """The instant in the data of a timestamp extension, in UTC, cut to microseconds.
+
+    msgspec takes the nearest one: peers that send nanoseconds find either. Hosts send milliseconds.
+    """
     if len(data) == 4:
         nanoseconds, seconds = 0, _U32.unpack(data)[0]
     elif len(data) == 8:
