@@ -74,7 +74,8 @@ describe("a call whose worker ends", () => {
 
   it.effect("is sent again when that was let go of before the call reached it", () =>
     Effect.gen(function* () {
-      const closed = (delivery: Delivery) => Effect.fail(new SynapseError({ reason: new Closed({ delivery }) }))
+      const closed = (delivery: "notSent" | "unknown") =>
+        Effect.fail(new SynapseError({ reason: new Closed({ delivery }) }))
       const { call, requests } = answering([closed("notSent"), success])
       assert.strictEqual(yield* call(Schema.String, 1), "done")
       assert.lengthOf(requests, 2)
