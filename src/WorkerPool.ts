@@ -328,6 +328,9 @@ export const make = Effect.fnUntraced(function* (
   const isWanted = (worker: Worker): boolean =>
     worker.generation === generation && worker.state !== "draining" && !isReplacement(worker)
 
+  /** Whether it has been given its one call, which may do to it what it likes. */
+  const isSpent = ({ seat }: Worker): boolean => oneShot && seat?.isOpen === false
+
   const dispatcher = new Dispatcher({
     queue: options.queue,
     oneShot,
@@ -480,9 +483,9 @@ export const make = Effect.fnUntraced(function* (
   const onLeft = (worker: Worker, afterMillis: number, why: string | undefined): void => {
     worker.leftByItself = true
     if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
-    const wasWanted = isWanted(worker)
+    const counts = isWanted(worker) && !isSpent(worker)
     retire(worker)
-    if (wasWanted && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
+    if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
     else fill()
   }
 
@@ -493,8 +496,7 @@ export const make = Effect.fnUntraced(function* (
     const wasReady = worker.connection !== undefined
     const wasWanted = isWanted(worker)
     const wasReplacement = isReplacement(worker)
-    // The one call of such a worker may do what it likes.
-    const wasSpent = oneShot && worker.seat?.isOpen === false
+    const wasSpent = isSpent(worker)
     Deferred.doneUnsafe(worker.ready, Exit.fail(error))
     lastExit = { id: worker.id, at: now(), error }
     retire(worker)

@@ -366,6 +366,7 @@ describe("a worker for each call", () => {
       for (let n = 0; n < 10; n++) {
         const fiber = yield* Effect.forkChild(Effect.exit(callOn(pool)))
         yield* settle
+        if (n % 2) stubs[n]!.leave()
         stubs[n]!.die()
         yield* settle
         yield* Fiber.interrupt(fiber)
