@@ -31,7 +31,7 @@ import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
 import * as InputStreams from "./internal/inputStreams.ts"
 import type { Limits as InternalLimits } from "./internal/limits.ts"
 import * as Logs from "./internal/logs.ts"
-import { validateOptions, validateWorkers } from "./internal/options.ts"
+import { maxWorkers, validateOptions, validateWorkers } from "./internal/options.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
 import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
@@ -145,7 +145,10 @@ export type Workers =
   | number
   | "cpus"
   | {
-      /** So many are always there. 0: the first call starts the first worker, and the layer fails for no import. Default: `max`. */
+      /**
+       * So many are always there, if `max` allows that many. 0: the first call starts the first worker, and the layer fails for
+       * no import. Default: `max`.
+       */
       readonly min?: number | undefined
       /** So many there are at most: another one is started when a call has to wait. */
       readonly max: number | "cpus"
@@ -437,7 +440,6 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
 
   const pool = yield* WorkerPool.make({
     size: sizeOf(options.workers),
-    idleTimeToLive: typeof options.workers === "object" ? options.workers.idleTimeToLive : undefined,
     restart: options.restart,
     queue: options.queue,
     recycle: options.recycle,
@@ -472,9 +474,10 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
 })
 
 const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
-  const { max, min } = typeof workers === "object" ? workers : { max: workers, min: undefined }
-  const most = max === "cpus" ? availableParallelism() : max
-  return { min: min ?? most, max: most }
+  const { idleTimeToLive, max, min } = typeof workers === "object" ? workers : { max: workers }
+  const most = max === "cpus" ? Math.min(availableParallelism(), maxWorkers) : max
+  // Not every machine has as many processors as are always wanted.
+  return { min: Math.min(min ?? most, most), max: most, idleTimeToLive }
 }
 
 const watch = ({

@@ -94,6 +94,8 @@ export interface Size {
   readonly min: number
   /** So many there are at most: another one is started when a call has to wait. At least 1. */
   readonly max: number
+  /** After how long without a call a worker beyond `min` leaves. Default: 1 minute. */
+  readonly idleTimeToLive?: Duration.Input | undefined
 }
 
 /**
@@ -104,8 +106,6 @@ export interface Size {
  */
 export interface Options {
   readonly size: Size
-  /** After how long without a call a worker beyond `min` leaves. Default: 1 minute. */
-  readonly idleTimeToLive?: Duration.Input | undefined
   readonly restart?: RestartOptions | undefined
   readonly queue?: QueueOptions | undefined
   readonly recycle?: RecycleOptions | "auto" | undefined
@@ -283,7 +283,6 @@ export const make = Effect.fnUntraced(function* (
   const random = yield* Random.Random
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const oneShot = options.oneShot ?? false
-  const idleMillis = Duration.toMillis(options.idleTimeToLive ?? "1 minute")
   const restarts = new Restarts(options.restart)
   const recycling = new Recycling(options.recycle)
   const changes = yield* PubSub.sliding<void>(1)
@@ -335,7 +334,7 @@ export const make = Effect.fnUntraced(function* (
     queue: options.queue,
     oneShot,
     onWait: () => {
-      if (state !== "running" || wanted >= size.max || growing) return
+      if (!isRunning() || wanted >= size.max || growing) return
       growing = true
       // Most calls that wait do so for a moment, which is less than a worker takes to start.
       const pause = wanted === 0 ? Effect.void : Effect.sleep(growMillis)
@@ -361,7 +360,7 @@ export const make = Effect.fnUntraced(function* (
   /** Starts workers for the calls that wait. */
   const grow = (): void => {
     const starting = pausing + count((worker) => worker.state === "starting" && isWanted(worker))
-    const missing = dispatcher.waiting - starting
+    const missing = dispatcher.waitingForAny - starting
     if (missing <= 0) return
     wanted = Math.min(size.max, wanted + missing)
     fill()
@@ -535,6 +534,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const tick = Effect.gen(function* () {
+    const idleMillis = Duration.toMillis(size.idleTimeToLive ?? "1 minute")
     for (const worker of Array.from(workers)) {
       const { connection } = worker
       if (connection === undefined || worker.state !== "ready") continue
@@ -542,7 +542,7 @@ export const make = Effect.fnUntraced(function* (
       const isIdle = connection.isIdle() && connection.load() === 0 && served === worker.served
       worker.idleTicks = isIdle ? worker.idleTicks + 1 : 0
       worker.served = served
-      if (worker.idleTicks * tickMillis >= idleMillis && wanted > size.min && isWanted(worker)) {
+      if (isIdle && worker.idleTicks * tickMillis >= idleMillis && wanted > size.min && isWanted(worker)) {
         wanted--
         retire(worker)
         continue
@@ -651,6 +651,7 @@ export const make = Effect.fnUntraced(function* (
         size = to
         wanted = Math.min(Math.max(wanted, to.min), to.max)
         fill()
+        grow()
         changed()
       })
   }

@@ -338,6 +338,7 @@ describe("options that cannot work", () => {
     ["workers", { workers: 0 }],
     ["workers.max", { workers: { max: 300 } }],
     ["workers.min", { workers: { min: 3, max: 2 } }],
+    ["workers.idleTimeToLive", { workers: { max: 2, idleTimeToLive: -1 } }],
     ["heartbeat.misses", { heartbeat: { misses: 0 } }],
     ["heartbeat.interval", { heartbeat: { interval: -1 } }],
     ["recycle.afterCalls", { recycle: { afterCalls: 0 } }],

@@ -67,7 +67,7 @@ describe("a pool of as many workers as are needed", () => {
   it.effect("lets those go that have nothing to do, but for those that are always there", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 1 })
-      const pool = yield* WorkerPool.make({ size: { min: 1, max: 3 }, idleTimeToLive: "10 seconds", acquire })
+      const pool = yield* WorkerPool.make({ size: { min: 1, max: 3, idleTimeToLive: "10 seconds" }, acquire })
       const calls: Array<Fiber.Fiber<unknown, unknown>> = []
       for (let n = 0; n < 3; n++) calls.push(yield* Effect.forkChild(callOn(pool)))
       yield* TestClock.adjust("100 millis")
@@ -86,10 +86,40 @@ describe("a pool of as many workers as are needed", () => {
     })
   )
 
+  it.effect("keeps one that has a call, however short the time is to have none", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: { min: 0, max: 1, idleTimeToLive: 0 }, acquire })
+      const fiber = yield* Effect.forkChild(callOn(pool))
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* pool.status).workers[0]!.state, "ready")
+      stubs[0]!.finish()
+      yield* Fiber.join(fiber)
+      yield* TestClock.adjust("2 seconds")
+      yield* settle
+      assert.deepStrictEqual(released(stubs), [true])
+    })
+  )
+
+  it.effect("starts none for calls that wait for a certain one", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({ size: { min: 1, max: 5 }, acquire })
+      for (let n = 0; n < 3; n++) {
+        yield* Effect.forkChild(callOn(pool, { affinity: "a" }))
+        yield* settle
+      }
+      yield* Effect.forkChild(callOn(pool))
+      yield* TestClock.adjust("100 millis")
+      yield* settle
+      assert.deepStrictEqual(open(stubs), [1, 1])
+    })
+  )
+
   it.effect("keeps one that holds an object", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
-      const pool = yield* WorkerPool.make({ size: { min: 0, max: 1 }, idleTimeToLive: "10 seconds", acquire })
+      const pool = yield* WorkerPool.make({ size: { min: 0, max: 1, idleTimeToLive: "10 seconds" }, acquire })
       const fiber = yield* Effect.forkChild(callOn(pool))
       yield* settle
       stubs[0]!.handles = 1
@@ -154,6 +184,26 @@ describe("the number of workers", () => {
       yield* settle
       assert.deepStrictEqual(released(stubs), [false, true, true])
       assert.deepStrictEqual(open(stubs), [1, 0, 0])
+    })
+  )
+
+  it.effect("can be allowed to grow, and does for the calls that wait already", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
+      const calls = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(callOn(pool)))
+      yield* settle
+      yield* pool.resize({ min: 1, max: 2, idleTimeToLive: "5 seconds" })
+      yield* settle
+      assert.deepStrictEqual(open(stubs), [1, 1])
+      for (const stub of [...stubs, stubs[0]!]) {
+        stub.finish()
+        yield* settle
+      }
+      yield* Fiber.joinAll(calls)
+      yield* TestClock.adjust("7 seconds")
+      yield* settle
+      assert.strictEqual(stubs.filter((stub) => stub.released).length, 1)
     })
   )
 

@@ -85,9 +85,14 @@ export class Dispatcher {
     this.#options = options
   }
 
+  /** How many calls wait for whichever worker has room. */
+  get waitingForAny(): number {
+    return this.#line.size
+  }
+
   /** How many calls wait. */
   get waiting(): number {
-    let waiting = this.#line.size
+    let waiting = this.waitingForAny
     for (const { line } of this.#crowded) waiting += line.size
     return waiting
   }

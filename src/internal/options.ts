@@ -31,7 +31,6 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
   ["restart.resetAfter", ({ restart }) => restart?.resetAfter],
   ["heartbeat.interval", ({ heartbeat }) => beating(heartbeat)?.interval],
   ["recycle.afterAge", ({ recycle }) => recycling(recycle)?.afterAge],
-  ["workers.idleTimeToLive", ({ workers }) => (typeof workers === "object" ? workers.idleTimeToLive : undefined)],
   ["limits.cpuTime", ({ limits }) => limits?.cpuTime],
   ["watch.debounce", ({ watch }) => (typeof watch === "object" ? watch.debounce : undefined)]
 ]
@@ -70,19 +69,25 @@ const isDuration = (input: Duration.Input): boolean => {
   }
 }
 
-const maxWorkers = 256
+const wrongDuration = (name: string, value: Duration.Input): string | undefined =>
+  isDuration(value) ? undefined : `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
+
+/** How many workers a runtime may have. */
+export const maxWorkers = 256
 const isInteger = (value: unknown, least: number, most: number): boolean =>
   Number.isInteger(value) && (value as number) >= least && (value as number) <= most
 
 const wrongWorkers = (workers: Workers = 1): string | undefined => {
-  const { max, min } = typeof workers === "object" && workers !== null ? workers : { max: workers, min: undefined }
+  const { idleTimeToLive, max, min } = typeof workers === "object" && workers !== null ? workers : { max: workers }
   const name = max === workers ? "workers" : "workers.max"
   if (max !== "cpus" && !isInteger(max, 1, maxWorkers)) {
     return `The option \`${name}\` is ${String(max)}, not "cpus" or a whole number from 1 to ${maxWorkers}`
   }
   const most = max === "cpus" ? maxWorkers : max
-  if (min === undefined || isInteger(min, 0, most)) return undefined
-  return `The option \`workers.min\` is ${String(min)}, not a whole number from 0 to ${most}`
+  if (min !== undefined && !isInteger(min, 0, most)) {
+    return `The option \`workers.min\` is ${String(min)}, not a whole number from 0 to ${most}`
+  }
+  return idleTimeToLive === undefined ? undefined : wrongDuration("workers.idleTimeToLive", idleTimeToLive)
 }
 
 const wrongRecycling = (recycle: SynapseOptions["recycle"]): string | undefined => {
@@ -126,8 +131,8 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   }
   for (const [name, get] of durations) {
     const value = get(options)
-    if (value === undefined || isDuration(value)) continue
-    return `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
+    const wrong = value === undefined ? undefined : wrongDuration(name, value)
+    if (wrong !== undefined) return wrong
   }
   return undefined
 }
