@@ -471,7 +471,7 @@ export const make = Effect.fnUntraced(function* (
         const closing = yield* Effect.forkDetach(Scope.close(scope, exit))
         if (Exit.isFailure(exit) && worker.state !== "draining") onEnded(worker, exit.cause, Fiber.await(closing))
         retire(worker)
-        Deferred.doneUnsafe(worker.ready, Exit.fail(closed))
+        Deferred.doneUnsafe(worker.ready, Exit.fail(dispatcher.refusal ?? closed))
         yield* Fiber.await(closing)
         workers.delete(worker)
         changed()

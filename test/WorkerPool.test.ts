@@ -262,6 +262,19 @@ describe("the start", () => {
       assert.strictEqual(starts, 2)
     })
   )
+
+  it.effect("fails with the restart limit where workers reach it meanwhile", () =>
+    Effect.gen(function* () {
+      let starts = 0
+      const { acquire, stubs } = harness({ startWith: () => (++starts === 1 ? Effect.void : Effect.never) })
+      const making = yield* Effect.forkChild(
+        Effect.scoped(Effect.exit(WorkerPool.make({ size: fixed(2), acquire, restart: { max: 0 } })))
+      )
+      yield* settle
+      stubs[0]!.die()
+      assert.strictEqual(reasonOf(yield* Fiber.join(making))._tag, "RestartLimit")
+    })
+  )
 })
 
 describe("supervision", () => {

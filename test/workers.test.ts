@@ -317,6 +317,31 @@ describe("calls with a key", () => {
     })
   )
 
+  it.effect("do not keep those waiting that have waited longer for any worker", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
+      const order: Array<string> = []
+      const make = (name: string, affinity?: string) =>
+        callOn(pool, { affinity }).pipe(
+          Effect.andThen(Effect.sync(() => order.push(name))),
+          Effect.forkChild,
+          Effect.andThen(settle)
+        )
+      yield* make("a1", "a")
+      yield* make("a2", "a")
+      yield* make("any1")
+      yield* make("a3", "a")
+      yield* make("any2")
+      yield* make("a4", "a")
+      for (let n = 0; n < 6; n++) {
+        stubs[0]!.finish()
+        yield* settle
+      }
+      assert.deepStrictEqual(order, ["a1", "a2", "any1", "a3", "any2", "a4"])
+    })
+  )
+
   it.effect("give their place to the next when they are interrupted", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness({ room: 1 })

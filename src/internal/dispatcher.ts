@@ -28,6 +28,12 @@ class Line {
     return returned ? this.returned : this.synchronous
   }
 
+  /** The turn of the one that comes first; none at all when none waits. */
+  firstOf(isSynchronous: boolean): number {
+    const lines = isSynchronous ? [this.returned, this.synchronous] : [this.asynchronous]
+    return Math.min(...lines.map((waiters) => waiters.values().next().value?.turn ?? Number.POSITIVE_INFINITY))
+  }
+
   /** Takes all of them out. */
   take(): ReadonlyArray<Waiter> {
     const waiters = [...this.returned, ...this.synchronous, ...this.asynchronous]
@@ -56,6 +62,8 @@ type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, 
 interface Waiter {
   /** Given the seat, or nothing when the call has to choose anew. */
   readonly resume: (effect: Effect.Effect<Seat | undefined, SynapseError>) => void
+  /** Counts those who wait, in all lines. */
+  readonly turn: number
   seat: Seat | undefined
 }
 
@@ -69,6 +77,8 @@ export interface Options {
   readonly onSpent: (seat: Seat) => void
 }
 
+const anyTurn = (): number => Number.POSITIVE_INFINITY
+
 export class Dispatcher {
   readonly #options: Options
   readonly #seats = new Set<Seat>()
@@ -80,6 +90,7 @@ export class Dispatcher {
   readonly connections = new Set<Connection>()
   #synchronous: ReadonlySet<string> | undefined
   #refusal: SynapseError | undefined
+  #lastTurn = 0
 
   constructor(options: Options) {
     this.#options = options
@@ -122,23 +133,39 @@ export class Dispatcher {
     }
   }
 
+  /** What calls fail with now. */
+  get refusal(): SynapseError | undefined {
+    return this.#refusal
+  }
+
   reopen(): void {
     this.#refusal = undefined
   }
 
-  /** Gives the calls that wait what room there is. */
+  /** Gives the calls that wait what room there is: nobody who waits for one seat comes before who waits longer for any. */
   admit = (): void => {
-    for (const seat of this.#crowded) {
-      this.#admitFrom(seat.line, (synchronous) => this.#free(seat, synchronous))
-      if (seat.line.size === 0) this.#crowded.delete(seat)
-    }
-    if (this.#line.size > 0) this.#admitFrom(this.#line, (synchronous) => this.#leastLoaded(synchronous))
+    this.#admitBound((synchronous) => this.#line.firstOf(synchronous))
+    if (this.#line.size === 0) return
+    this.#admitFrom(this.#line, (synchronous) => this.#leastLoaded(synchronous), anyTurn)
+    this.#admitBound(anyTurn)
   }
 
-  #admitFrom(line: Line, choose: (synchronous: boolean) => Seat | undefined): void {
+  #admitBound(before: (synchronous: boolean) => number): void {
+    for (const seat of this.#crowded) {
+      this.#admitFrom(seat.line, (synchronous) => this.#free(seat, synchronous), before)
+      if (seat.line.size === 0) this.#crowded.delete(seat)
+    }
+  }
+
+  /** Admits those whose turn is before another. */
+  #admitFrom(
+    line: Line,
+    choose: (synchronous: boolean) => Seat | undefined,
+    before: (synchronous: boolean) => number
+  ): void {
     const admit = (waiters: Set<Waiter>, synchronous: boolean): void => {
       for (const waiter of waiters) {
-        const seat = choose(synchronous)
+        const seat = waiter.turn < before(synchronous) ? choose(synchronous) : undefined
         if (seat === undefined) return
         waiters.delete(waiter)
         seat.reserved++
@@ -274,7 +301,7 @@ export class Dispatcher {
         // The fiber may have made way for others since it found no room: there may be some, or nobody to wait for.
         if (this.#refusal !== undefined) return resume(Effect.fail(this.#refusal))
         if (bound?.isOpen === false) return resume(Effect.succeed(undefined))
-        waiter = { resume, seat: undefined }
+        waiter = { resume, turn: ++this.#lastTurn, seat: undefined }
         waiters.add(waiter)
         if (bound !== undefined) this.#crowded.add(bound)
         this.admit()
