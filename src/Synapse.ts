@@ -22,6 +22,7 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type * as Connection from "./Connection.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
@@ -446,11 +447,13 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     oneShot: options.oneShot,
     acquire: (onChange) => startWorker(module, onChange)
   })
+  // One after the other: what was found last is what is served.
+  const reloading = yield* Semaphore.make(1)
   const reload = Effect.gen(function* () {
     const changed = yield* findModule
     yield* pool.reload((onChange) => startWorker(changed, onChange))
     module = changed
-  })
+  }).pipe(reloading.withPermit)
   const calls: Calls = { use: pool.use, callTimeout: options.callTimeout }
   const runtime: Runtime = {
     call: makeCall(calls),

@@ -1,9 +1,10 @@
 /** Workers that are replaced, reloaded, warmed up and kept apart, with real processes. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Redacted, Schema, Stream } from "effect"
+import { Effect, Fiber, FileSystem, Option, Redacted, Schema, Stream } from "effect"
 import { Synapse } from "effect-synapse"
 import { reasonOf } from "./fixtures/dialogue.ts"
 import { isAlive } from "./fixtures/processes.ts"
@@ -132,6 +133,46 @@ describe("a module that changes", () => {
           assert.strictEqual(yield* call("version"), 3)
         }).pipe(Effect.provide(Synapse.layer(options)))
       }),
+    live
+  )
+
+  it.live(
+    "twice is looked at one after the other: what is served is what was found last",
+    () =>
+      Effect.gen(function* () {
+        const { directory, options } = yield* temporaryModule
+        const link = join(directory, "current")
+        const release = (version: number) => {
+          const at = join(directory, `v${version}`)
+          mkdirSync(at, { recursive: true })
+          writeFileSync(join(at, "main.py"), source(version))
+          rmSync(link, { force: true })
+          symlinkSync(at, link)
+        }
+        release(1)
+        let looks = Number.NEGATIVE_INFINITY
+        const fs = yield* FileSystem.FileSystem
+        const realPath: FileSystem.FileSystem["realPath"] = (path) =>
+          Effect.tap(fs.realPath(path), () =>
+            // For the entrypoint, and then for the environment.
+            path.endsWith("current") && ++looks === 2 ? Effect.sleep("1 second") : Effect.void
+          )
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* call("version"), 1)
+          release(2)
+          looks = 0
+          const first = yield* Effect.forkChild(Synapse.reload)
+          yield* Effect.sleep("100 millis")
+          release(3)
+          const second = yield* Effect.forkChild(Synapse.reload)
+          yield* Fiber.join(first)
+          yield* Fiber.join(second)
+          assert.strictEqual(yield* call("version"), 3)
+        }).pipe(
+          Effect.provide(Synapse.layerNoPlatform({ ...options, directory: link, environment: "system" })),
+          Effect.provideService(FileSystem.FileSystem, { ...fs, realPath })
+        )
+      }).pipe(Effect.provide(NodeServices.layer)),
     live
   )
 
