@@ -232,7 +232,7 @@ interface Worker {
   readonly startedAt: number
   readonly wear: Wear
   /** The one that goes when this one is ready. */
-  readonly replaces: Worker | undefined
+  replaces: Worker | undefined
   state: WorkerStatus["state"]
   connection: Connection | undefined
   seat: Seat | undefined
@@ -405,7 +405,10 @@ export const make = Effect.fnUntraced(function* (
     worker.state = "ready"
     worker.seat = dispatcher.add(worker.connection)
     dispatcher.admit()
-    if (worker.replaces !== undefined) retire(worker.replaces)
+    const { replaces } = worker
+    // Not kept: it would keep the one before it, and so on.
+    worker.replaces = undefined
+    if (replaces !== undefined) retire(replaces)
     changed()
   }
 
