@@ -464,7 +464,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     status: pool.status,
     statusChanges: pool.statusChanges,
     reload,
-    resize: (workers) => Effect.andThen(validateWorkers(workers), pool.resize(sizeOf(workers))),
+    resize: (workers) => Effect.andThen(validateWorkers(workers, options.queue), pool.resize(sizeOf(workers))),
     get environment() {
       return module.environment
     }

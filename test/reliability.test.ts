@@ -382,12 +382,16 @@ describe("options that cannot work", () => {
     ["workers.idleTimeToLive", { workers: { max: 2, idleTimeToLive: -1 } }],
     ["heartbeat.misses", { heartbeat: { misses: 0 } }],
     ["heartbeat.interval", { heartbeat: { interval: -1 } }],
+    ["heartbeat.interval", { heartbeat: { interval: 0 } }],
+    ["recycle.afterAge", { recycle: { afterAge: 0 } }],
+    ["queue.capacity", { workers: { min: 0, max: 2 }, queue: { capacity: 0, whenFull: "reject" } }],
+    ["warmUp.method", { warmUp: { method: "", input: null } }],
     ["recycle.afterCalls", { recycle: { afterCalls: 0 } }],
     ["recycle.afterMemoryMiB", { recycle: { afterMemoryMiB: Number.NaN } }],
     ["limits.cpuTime", { limits: { cpuTime: "1 second" } }],
     ["limits.memoryMiB", { limits: { memoryMiB: 0 } }]
   ] as ReadonlyArray<readonly [string, Partial<Synapse.SynapseOptions>]>) {
-    it.live(`are refused by name: ${what}`, () =>
+    it.live(`are refused by name: ${what} in ${JSON.stringify(options)}`, () =>
       Effect.gen(function* () {
         const { options: module } = yield* temporaryModule
         const reason = yield* reasonOf(Effect.provide(pid, Synapse.layer({ ...module, ...options })), "StartFailed")

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
 import type { HeartbeatOptions, SynapseOptions as Options, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
-import type { RecycleOptions } from "../WorkerPool.ts"
+import type { QueueOptions, RecycleOptions } from "../WorkerPool.ts"
 
 type SynapseOptions = Options<unknown>
 
@@ -21,16 +21,17 @@ const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => num
   ["recycle.afterCalls", ({ recycle }) => recycling(recycle)?.afterCalls, 1, Number.MAX_SAFE_INTEGER]
 ]
 
-const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Duration.Input | undefined]> = [
-  ["startTimeout", ({ startTimeout }) => startTimeout],
+/** With the least in milliseconds, where none at all would be of no use. */
+const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Duration.Input | undefined, number?]> = [
+  ["startTimeout", ({ startTimeout }) => startTimeout, 1],
   ["disposeTimeout", ({ disposeTimeout }) => disposeTimeout],
   ["callTimeout", ({ callTimeout }) => callTimeout],
   ["cancelGrace", ({ cancelGrace }) => cancelGrace],
   ["restart.window", ({ restart }) => restart?.window],
   ["restart.backoff", ({ restart }) => restart?.backoff],
   ["restart.resetAfter", ({ restart }) => restart?.resetAfter],
-  ["heartbeat.interval", ({ heartbeat }) => beating(heartbeat)?.interval],
-  ["recycle.afterAge", ({ recycle }) => recycling(recycle)?.afterAge],
+  ["heartbeat.interval", ({ heartbeat }) => beating(heartbeat)?.interval, 1],
+  ["recycle.afterAge", ({ recycle }) => recycling(recycle)?.afterAge, 1],
   ["limits.cpuTime", ({ limits }) => limits?.cpuTime],
   ["watch.debounce", ({ watch }) => (typeof watch === "object" ? watch.debounce : undefined)]
 ]
@@ -58,26 +59,29 @@ const texts: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknow
   ["directory", ({ directory }) => directory],
   ["entrypoint", ({ entrypoint }) => entrypoint ?? "main"],
   ["python", ({ python }) => python ?? "python3"],
+  ["warmUp.method", ({ warmUp }) => (warmUp === undefined ? "main" : warmUp.method)],
   ["environment.index", ({ environment }) => settings(environment)?.index ?? "default"]
 ]
 
-const isDuration = (input: Duration.Input): boolean => {
+const toMillis = (input: Duration.Input): number => {
   try {
-    return Duration.toMillis(input) >= 0
+    return Duration.toMillis(input)
   } catch {
-    return false
+    return Number.NaN
   }
 }
 
-const wrongDuration = (name: string, value: Duration.Input): string | undefined =>
-  isDuration(value) ? undefined : `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
+const wrongDuration = (name: string, value: Duration.Input, least = 0): string | undefined =>
+  toMillis(value) >= least
+    ? undefined
+    : `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
 
 /** How many workers a runtime may have. */
 export const maxWorkers = 256
 const isInteger = (value: unknown, least: number, most: number): boolean =>
   Number.isInteger(value) && (value as number) >= least && (value as number) <= most
 
-const wrongWorkers = (workers: Workers = 1): string | undefined => {
+const wrongWorkers = (workers: Workers = 1, queue: QueueOptions | undefined): string | undefined => {
   const { idleTimeToLive, max, min } = typeof workers === "object" && workers !== null ? workers : { max: workers }
   const name = max === workers ? "workers" : "workers.max"
   if (max !== "cpus" && !isInteger(max, 1, maxWorkers)) {
@@ -86,6 +90,9 @@ const wrongWorkers = (workers: Workers = 1): string | undefined => {
   const most = max === "cpus" ? maxWorkers : max
   if (min !== undefined && !isInteger(min, 0, most)) {
     return `The option \`workers.min\` is ${String(min)}, not a whole number from 0 to ${most}`
+  }
+  if (queue?.whenFull === "reject" && queue.capacity === 0 && min !== undefined && min < most) {
+    return "The option `queue.capacity` is 0: workers beyond `workers.min` are started for calls that wait, and none may"
   }
   return idleTimeToLive === undefined ? undefined : wrongDuration("workers.idleTimeToLive", idleTimeToLive)
 }
@@ -116,7 +123,7 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
     if (value === undefined || allowed.includes(value)) continue
     return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
   }
-  const wrong = wrongWorkers(options.workers) ?? wrongRecycling(options.recycle)
+  const wrong = wrongWorkers(options.workers, options.queue) ?? wrongRecycling(options.recycle)
   if (wrong !== undefined) return wrong
   const { limits, logs, oneShot } = options
   if (limits?.cpuTime !== undefined && oneShot !== true) {
@@ -129,9 +136,9 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   if (host !== undefined && !Effect.isEffect(host?.serve)) {
     return "The option `host` is not what HostFunctions.make returns"
   }
-  for (const [name, get] of durations) {
+  for (const [name, get, least] of durations) {
     const value = get(options)
-    const wrong = value === undefined ? undefined : wrongDuration(name, value)
+    const wrong = value === undefined ? undefined : wrongDuration(name, value, least)
     if (wrong !== undefined) return wrong
   }
   return undefined
@@ -147,5 +154,5 @@ export const validateOptions = (options: SynapseOptions): Effect.Effect<void, Sy
   Effect.suspend(() => check(wrongOption(options)))
 
 /** The same, for one option that may change. */
-export const validateWorkers = (workers: Workers): Effect.Effect<void, SynapseError> =>
-  Effect.suspend(() => check(wrongWorkers(workers)))
+export const validateWorkers = (workers: Workers, queue: QueueOptions | undefined): Effect.Effect<void, SynapseError> =>
+  Effect.suspend(() => check(wrongWorkers(workers, queue)))
