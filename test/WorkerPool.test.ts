@@ -150,6 +150,33 @@ describe("calls of asynchronous handlers", () => {
       assert.strictEqual(stubs[0]!.open, 1)
     })
   )
+
+  it.effect("do not take the place of synchronous ones, at whichever moment", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 16; operations++) {
+        for (let turns = 0; turns <= 8; turns++) {
+          const { acquire, stubs } = harness()
+          const scope = yield* Scope.make()
+          const pool = yield* WorkerPool.make({
+            size: { min: 0, max: 1 },
+            // Its one synchronous place is free, whatever else it has.
+            acquire: (onChange) =>
+              Effect.map(acquire(onChange), (connection) => ({
+                ...connection,
+                room: (synchronous) => (synchronous ? 1 : 9)
+              }))
+          }).pipe(Scope.provide(scope))
+          const asynchronous = pool.use("async", (connection) => connection.call(request))
+          yield* Effect.forkChild(Effect.provideService(asynchronous, Scheduler.MaxOpsBeforeYield, operations))
+          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+          yield* Effect.forkChild(callOn(pool))
+          yield* settle
+          assert.strictEqual(stubs[0]!.open, 2, `${operations} operations, ${turns} turns`)
+          yield* Scope.close(scope, Exit.void)
+        }
+      }
+    })
+  )
 })
 
 describe("a call inside a host function", () => {

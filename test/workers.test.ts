@@ -3,7 +3,7 @@ import { Effect, Exit, Fiber, Scheduler, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { StartFailed, SynapseError } from "../src/SynapseError.ts"
 import * as WorkerPool from "../src/WorkerPool.ts"
-import { callOn, fixed, harness, reasonOf, type Stub, settle } from "./fixtures/pool.ts"
+import { callOn, fixed, harness, reasonOf, request, type Stub, settle } from "./fixtures/pool.ts"
 
 const open = (stubs: ReadonlyArray<Stub>) => stubs.map((stub) => stub.open)
 const released = (stubs: ReadonlyArray<Stub>) => stubs.map((stub) => stub.released)
@@ -34,6 +34,23 @@ describe("a pool of as many workers as are needed", () => {
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       assert.deepStrictEqual(open(stubs), [1])
+    })
+  )
+
+  it.effect("has calls wait as what they are once that is known", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness({ room: 1 })
+      const pool = yield* WorkerPool.make({
+        size: { min: 0, max: 1 },
+        acquire: (onChange) => Effect.delay(acquire(onChange), "1 second")
+      })
+      for (const method of ["main", "main", "async"]) {
+        yield* Effect.forkChild(pool.use(method, (connection) => connection.call(request)))
+      }
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      // The asynchronous one does not wait behind those that take turns.
+      assert.deepStrictEqual([open(stubs), (yield* pool.status).waiting], [[2], 1])
     })
   )
 

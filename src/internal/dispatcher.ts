@@ -47,8 +47,9 @@ class Line {
 /** A worker that takes calls. */
 export interface Seat {
   readonly connection: Connection
-  /** Calls that were given this worker and have not reached its connection yet. */
+  /** Calls that were given this worker and have not reached its connection yet, and those of synchronous handlers among them. */
   reserved: number
+  reservedSynchronous: number
   /** Whether it may be given calls. */
   isOpen: boolean
   readonly line: Line
@@ -110,9 +111,19 @@ export class Dispatcher {
 
   /** Makes a seat. {@link admit} gives it calls. */
   add(connection: Connection): Seat {
-    const seat: Seat = { connection, reserved: 0, isOpen: true, line: new Line(), keys: new Set() }
+    const seat: Seat = {
+      connection,
+      reserved: 0,
+      reservedSynchronous: 0,
+      isOpen: true,
+      line: new Line(),
+      keys: new Set()
+    }
+    // Before the first one, nobody knew which calls take turns.
+    const unsorted = this.#synchronous === undefined ? this.#line.take() : []
     this.#synchronous = synchronousMethods(connection.hello)
     this.#seats.add(seat)
+    for (const waiter of unsorted) waiter.resume(Effect.succeed(undefined))
     return seat
   }
 
@@ -169,6 +180,7 @@ export class Dispatcher {
         if (seat === undefined) return
         waiters.delete(waiter)
         seat.reserved++
+        if (synchronous) seat.reservedSynchronous++
         waiter.seat = seat
         waiter.resume(Effect.succeed(seat))
       }
@@ -242,7 +254,7 @@ export class Dispatcher {
         return Effect.fail(new SynapseError({ reason: new Overloaded({ where: "queue", capacity }) }))
       }
     }
-    return this.#wait(method, waiters, bound, call, how, restore)
+    return this.#wait(method, synchronous, waiters, bound, call, how, restore)
   }
 
   /** The call goes to the worker that waits for it, where it has a place. */
@@ -261,13 +273,15 @@ export class Dispatcher {
     return this.#hasRoom(bound, synchronous) ? bound : undefined
   }
 
-  #hasRoom({ connection, isOpen, reserved }: Seat, synchronous: boolean): boolean {
-    return isOpen && connection.room(synchronous) > reserved && !(this.#options.oneShot && reserved > 0)
+  #hasRoom({ connection, isOpen, reserved, reservedSynchronous }: Seat, synchronous: boolean): boolean {
+    if (!isOpen || (this.#options.oneShot && reserved > 0) || connection.room(false) <= reserved) return false
+    return !synchronous || connection.room(true) > reservedSynchronous
   }
 
   /** Gives back a reserved place. */
-  #vacate(seat: Seat): void {
+  #vacate(seat: Seat, synchronous: boolean): void {
     seat.reserved--
+    if (synchronous) seat.reservedSynchronous--
     // It may have been kept for this call alone.
     if (!seat.isOpen) this.#options.onSpent(seat)
   }
@@ -287,6 +301,7 @@ export class Dispatcher {
   // interruption may come when the place is not reserved any more and the call not made yet: the next waiter is told.
   #wait<A, R>(
     method: string,
+    synchronous: boolean,
     waiters: Set<Waiter>,
     bound: Seat | undefined,
     call: Use<A, R>,
@@ -311,13 +326,13 @@ export class Dispatcher {
       const giveUp = Effect.sync(() => {
         if (waiter === undefined) return
         waiters.delete(waiter)
-        if (waiter.seat !== undefined) this.#vacate(waiter.seat)
+        if (waiter.seat !== undefined) this.#vacate(waiter.seat, synchronous)
         this.admit()
       })
       return Effect.flatMap(
         Effect.onInterrupt(restore(wait), () => giveUp),
         (seat) => {
-          if (seat !== undefined) this.#vacate(seat)
+          if (seat !== undefined) this.#vacate(seat, synchronous)
           const boundNow = key === undefined ? undefined : this.#boundTo(key)
           // The worker may have ended since, or another call bound the key: this one has been admitted and chooses again,
           // before others.
