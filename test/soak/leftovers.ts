@@ -56,11 +56,12 @@ export const surplus = (now: ReadonlyArray<string>, before: ReadonlyArray<string
 
 const MiB = 2 ** 20
 
-/** Bytes that are in use, garbage not included. */
+/** What is in use, garbage not included: the second collection frees what the first one let go of. */
 const liveMiB = (): number => {
   collectGarbage()
-  const { external, heapUsed } = process.memoryUsage()
-  return (heapUsed + external) / MiB
+  collectGarbage()
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  return (heapUsed + arrayBuffers) / MiB
 }
 
 interface Sample {
