@@ -122,7 +122,7 @@ export const memory = () => {
 const tick = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
 
 /** Waits until a list is empty, and tells what is still in it after a long time. */
-const becomesEmpty = async (what: string, list: () => ReadonlyArray<string>): Promise<void> => {
+export const becomesEmpty = async (what: string, list: () => ReadonlyArray<string>): Promise<void> => {
   const until = performance.now() + settleMillis
   while (list().length > 0 && performance.now() < until) await tick(10)
   assert.deepStrictEqual(list(), [], what)
