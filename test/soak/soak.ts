@@ -107,6 +107,8 @@ class Soak {
   readonly #pids = new Set<number>()
   readonly #faults = new Map<string, number>()
   readonly #latest = { interruption: 0, close: 0, rest: 0 }
+  /** Calls that faults have made. */
+  readonly #background = new Set<Fiber.Fiber<void>>()
   #current!: Slot
   #runtimes = 0
   #restarts = 0
@@ -345,10 +347,8 @@ class Soak {
     }
   }
 
-  readonly #background = new Set<Fiber.Fiber<void>>()
-
   /** What is open, where nothing should be. */
-  readonly #open_ = Effect.gen({ self: this }, function* () {
+  readonly #notAtRest = Effect.gen({ self: this }, function* () {
     const { runtime } = this.#current
     const { workers } = this.options
     const survey = runtime.call(Surveyed, { seconds: 0.05 }, { method: "survey" })
@@ -390,7 +390,7 @@ class Soak {
     let open: ReadonlyArray<string> = []
     do {
       yield* Effect.sleep(100)
-      const exit = yield* Effect.exit(this.#open_)
+      const exit = yield* Effect.exit(this.#notAtRest)
       open = Exit.isSuccess(exit) ? exit.value : [Cause.pretty(exit.cause)]
     } while (open.length > 0 && performance.now() - begun < patienceMillis)
     this.#latest.rest = performance.now() - begun
