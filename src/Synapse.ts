@@ -106,7 +106,8 @@ export interface SynapseOptions<R = never> {
   readonly limits?: Limits | undefined
   /**
    * Whether every call runs in a process of its own, which is started before and ended after it: for code that leaks or is
-   * not trusted. `workers` is how many run at once. Default: `false`.
+   * not trusted. `workers` is how many run at once; a stream that is still read, or an object that is held, has one beyond
+   * that. Default: `false`.
    */
   readonly oneShot?: boolean | undefined
   /** A handler that is called on each new worker before it takes calls. */

@@ -528,10 +528,9 @@ export const make = Effect.fnUntraced(function* (
   const giveUp = (error: SynapseError): void => {
     state = "failed"
     dispatcher.close(error)
-    for (const [of, fiber] of fibers) {
-      // A reload that is under way starts over.
-      if (typeof of === "symbol" || of.generation === generation) fiber.interruptUnsafe()
-    }
+    for (const [of, fiber] of fibers) if (typeof of === "symbol") fiber.interruptUnsafe()
+    // The others are not at fault, and finish what they have. A reload that is under way starts over.
+    for (const worker of Array.from(workers)) if (worker.generation === generation) retire(worker)
     log(Effect.logError(error.message))
     changed()
   }

@@ -346,6 +346,25 @@ describe("supervision", () => {
     })
   )
 
+  it.effect("that gives up lets the other workers finish what they have", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: fixed(2), acquire, restart: { max: 0 } })
+      yield* Effect.forkChild(Effect.exit(callOn(pool)))
+      const other = yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      stubs[0]!.die()
+      yield* settle
+      assert.strictEqual((yield* Effect.flip(callOn(pool))).reason._tag, "RestartLimit")
+      assert.isFalse(stubs[1]!.released)
+      stubs[1]!.finish()
+      yield* Fiber.join(other)
+      yield* settle
+      assert.isTrue(stubs[1]!.released)
+      assert.deepStrictEqual((yield* pool.status).workers, [])
+    })
+  )
+
   it.effect("gives up in the same way within an endless window", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
