@@ -122,8 +122,12 @@ export const memory = () => {
 const tick = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
 
 /** Waits until a list is empty, and tells what is still in it after a long time. */
-export const becomesEmpty = async (what: string, list: () => ReadonlyArray<string>): Promise<void> => {
-  const until = performance.now() + settleMillis
+export const becomesEmpty = async (
+  what: string,
+  list: () => ReadonlyArray<string>,
+  millis = settleMillis
+): Promise<void> => {
+  const until = performance.now() + millis
   while (list().length > 0 && performance.now() < until) await tick(10)
   assert.deepStrictEqual(list(), [], what)
 }

@@ -207,10 +207,14 @@ describe("a worker that leaves", () => {
         // Of those that were replaced, nothing is kept: each has a buffer of 64 KiB.
         yield* eventually(() => [...pids].filter(isAlive).length <= 3)
         yield* Effect.promise(() =>
-          becomesEmpty("MiB of buffers that are kept", () => {
-            const more = memory().buffersMiB - before.buffersMiB
-            return more < 0.5 ? [] : [more.toFixed(2)]
-          })
+          becomesEmpty(
+            "MiB of buffers that are kept",
+            () => {
+              const more = memory().buffersMiB - before.buffersMiB
+              return more < 0.5 ? [] : [more.toFixed(2)]
+            },
+            5000
+          )
         )
       })
     )
