@@ -173,13 +173,23 @@ export interface Connection {
    * them as possible should wait in the worker.
    */
   readonly room: (synchronous: boolean) => number
-  /**
-   * Waits until the worker says that it is leaving: it takes no more calls, and finishes those it has. Gives the reason, where
-   * it tells one.
-   */
-  readonly leaving: Effect.Effect<string | undefined>
+  /** Waits until the worker leaves: it takes no more calls, and ends when it has finished those it has. */
+  readonly leaving: Effect.Effect<Leaving>
   /** Waits for the end of the connection, and fails with what ended it. */
   readonly ended: Effect.Effect<never, SynapseError>
+}
+
+/**
+ * Why a worker leaves.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Leaving {
+  /** Whether it asked to; otherwise it still runs what was given up, and is made to. */
+  readonly byItself: boolean
+  /** The reason, where it tells one. */
+  readonly why: string | undefined
 }
 
 /**
@@ -253,7 +263,7 @@ export const make = Effect.fnUntraced(function* (
   const runInBackground = yield* FiberSet.makeRuntime<never, void, never>()
   const greeting = yield* Deferred.make<Envelope.Hello, SynapseError>()
   const over = yield* Deferred.make<never, SynapseError>()
-  const saidGoAway = yield* Deferred.make<string | undefined>()
+  const left = yield* Deferred.make<Leaving>()
   let endedWith: SynapseError | undefined
   let closing = false
   /** What ends a call that the worker stops because this side ends it. */
@@ -343,7 +353,7 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Ping:
         return sendControl(Envelope.Kind.Pong, frame.id)
       case Envelope.Kind.GoAway:
-        return leave(decodeGoAway(frame))
+        return leave({ byItself: true, why: decodeGoAway(frame) })
       case Envelope.Kind.Request:
         return serving.request(frame)
       case Envelope.Kind.Credit:
@@ -408,9 +418,9 @@ export const make = Effect.fnUntraced(function* (
     options.onChange()
   }
 
-  const leave = (why?: string): void => {
+  const leave = (leaving: Leaving): void => {
     isLeaving = true
-    Deferred.doneUnsafe(saidGoAway, Exit.succeed(why))
+    Deferred.doneUnsafe(left, Exit.succeed(leaving))
     options.onChange()
   }
 
@@ -572,7 +582,7 @@ export const make = Effect.fnUntraced(function* (
   const retire = Effect.flatMap(inspect, (vitals) => {
     const error = unresponsive(hello.pid, Heartbeat.activityOf(vitals), options.cancelGraceMillis)
     stopping ??= error
-    leave()
+    leave({ byItself: false, why: undefined })
     sendControl(Envelope.Kind.Shutdown, 0, 0)
     return Effect.andThen(
       nativeSleep(retiringMillis),
@@ -621,7 +631,7 @@ export const make = Effect.fnUntraced(function* (
       const room = options.maxOpenCalls - calls.size - abandoned.size
       return synchronous ? Math.min(room, pipeline.depth - synchronousLoad) : room
     },
-    leaving: Deferred.await(saidGoAway),
+    leaving: Deferred.await(left),
     ended: Deferred.await(over)
   }
 })

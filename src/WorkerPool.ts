@@ -20,7 +20,7 @@ import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import type { Connection, Stats } from "./Connection.ts"
+import type { Connection, Leaving, Stats } from "./Connection.ts"
 import { Dispatcher, type Seat } from "./internal/dispatcher.ts"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { quietSleep } from "./internal/quietSleep.ts"
@@ -236,8 +236,8 @@ interface Worker {
   state: WorkerStatus["state"]
   connection: Connection | undefined
   seat: Seat | undefined
-  /** Whether it leaves because it wanted to, and when it wants to. */
-  leftByItself: boolean
+  /** Whether it is leaving, so that its end need not be brought about. */
+  endsByItself: boolean
   /** Ticks without a call, and the calls it had had at the last one. */
   idleTicks: number
   served: number
@@ -387,7 +387,7 @@ export const make = Effect.fnUntraced(function* (
       state: "starting",
       connection: undefined,
       seat: undefined,
-      leftByItself: false,
+      endsByItself: false,
       idleTicks: 0,
       served: 0,
       ready: Deferred.makeUnsafe(),
@@ -421,8 +421,8 @@ export const make = Effect.fnUntraced(function* (
     changed()
   }
 
-  const finish = ({ connection, finished, leftByItself, seat, state }: Worker): void => {
-    if (state !== "draining" || leftByItself) return
+  const finish = ({ connection, finished, endsByItself, seat, state }: Worker): void => {
+    if (state !== "draining" || endsByItself) return
     if (connection !== undefined && !(connection.isIdle() && (seat?.reserved ?? 0) === 0)) return
     Deferred.doneUnsafe(finished, Exit.void)
   }
@@ -466,8 +466,8 @@ export const make = Effect.fnUntraced(function* (
           if (worker.generation === generation) serve(worker)
           // Whoever waits for it may go on at once.
           Deferred.doneUnsafe(worker.ready, Exit.void)
-          const why = yield* Effect.raceFirst(connection.leaving, connection.ended)
-          onLeft(worker, now() - readyAt, why)
+          const leaving = yield* Effect.raceFirst(connection.leaving, connection.ended)
+          onLeft(worker, now() - readyAt, leaving)
           return yield* connection.ended
         })
         const exit = yield* Effect.exit(restore(Effect.raceFirst(serving, Deferred.await(worker.finished))))
@@ -482,10 +482,10 @@ export const make = Effect.fnUntraced(function* (
       })
     )
 
-  const onLeft = (worker: Worker, afterMillis: number, why: string | undefined): void => {
-    worker.leftByItself = true
+  const onLeft = (worker: Worker, afterMillis: number, { byItself, why }: Leaving): void => {
+    worker.endsByItself = true
     if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
-    const counts = isWanted(worker) && !isSpent(worker)
+    const counts = byItself && isWanted(worker) && !isSpent(worker)
     retire(worker)
     if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
     else fill()

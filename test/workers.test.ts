@@ -758,6 +758,19 @@ describe("the budget", () => {
     })
   )
 
+  it.effect("does not count one that is made to leave, however soon", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire, restart: { max: 0 } })
+      for (let n = 0; n < 3; n++) {
+        stubs[n]!.leave(false)
+        yield* settle
+      }
+      assert.strictEqual(stubs.length, 4)
+      assert.strictEqual((yield* pool.status).restarts, 0)
+    })
+  )
+
   it.effect("does not count one that leaves later", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
