@@ -177,7 +177,8 @@ export class Ledger {
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
     if (idempotent) {
       this.idempotent.calls++
-      if (isDisruption(outcome)) this.idempotent.failed++
+      // A runtime that is closed sends nothing again.
+      if (isDisruption(outcome) && !settled.closing) this.idempotent.failed++
     }
     const wrong = this.#judge(settled)
     if (wrong !== undefined) this.isWrong(`${name} ${token}: ${wrong}`)
@@ -204,7 +205,8 @@ export class Ledger {
       case "WorkerExited":
       case "Unresponsive":
       case "ProtocolError": {
-        const { idempotent, name, token, usesObject } = settled
+        const { closing, name, token, usesObject } = settled
+        const idempotent = settled.idempotent && !closing
         const to = Date.now()
         this.#disruptions.push({ settled: { idempotent, name, token, usesObject }, reason, from: to - elapsed, to })
         return undefined
