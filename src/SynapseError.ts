@@ -503,8 +503,15 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
   }
 }
 
+const activities = {
+  stopped: "a signal has stopped it",
+  busy: "it is busy on the processor",
+  blocked: "it waits for something"
+}
+
 /**
- * The worker does not answer.
+ * The worker was ended because it gave no sign of life, or because a handler that may not go on did so after its call was
+ * given up.
  *
  * @category errors
  * @since 0.1.0
@@ -517,7 +524,7 @@ export class Unresponsive extends Schema.TaggedError<Unresponsive>(`${id}/Unresp
   delivery: Delivery
 }) {
   override get message(): string {
-    return `The Python worker ${this.pid} has not answered for ${this.silentMillis} ms (${this.state}) and was stopped`
+    return `The Python worker ${this.pid} was ended: it has not answered for ${this.silentMillis} ms (${activities[this.state]})`
   }
   get isRetryable(): boolean {
     return true
@@ -618,6 +625,17 @@ export class ProtocolError extends Schema.TaggedError<ProtocolError>(`${id}/Prot
   }
 }
 
+/** Exits in a row that are the same, such as those of a module that does not import, are said once. */
+const counted = (exits: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  for (let from = 0, to = 0; from < exits.length; from = to) {
+    const exit = exits[from] ?? ""
+    while (exits[to] === exit) to++
+    lines.push(to - from === 1 ? exit : `${to - from} times: ${exit}`)
+  }
+  return lines
+}
+
 /**
  * Workers kept ending: the restart budget is used up and the runtime takes no more calls.
  *
@@ -632,9 +650,10 @@ export class RestartLimit extends Schema.TaggedError<RestartLimit>(`${id}/Restar
 }) {
   override get message(): string {
     return (
-      `The Python worker ended more than ${this.max} times within ${this.windowMillis} ms and is not started again. ` +
-      `Mend what ends it, then run Synapse.reload or build the layer again` +
-      tail("The last exits", this.exits.join("\n"))
+      `Python workers ended too often: more than restart.max (${this.max}) allows within ${this.windowMillis / 1000} s. ` +
+      `No other is started, and calls fail. Mend what ends them; then run Synapse.reload (with the option \`watch\`, a saved ` +
+      `file does) or build the layer again` +
+      tail("The last exits", counted(this.exits).join("\n"))
     )
   }
   get isRetryable(): boolean {

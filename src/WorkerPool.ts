@@ -487,7 +487,7 @@ export const make = Effect.fnUntraced(function* (
     if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
     const counts = byItself && isWanted(worker) && !isSpent(worker)
     retire(worker)
-    if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker), true, Effect.void)
+    if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker, why), true, Effect.void)
     else fill()
   }
 
@@ -513,7 +513,7 @@ export const make = Effect.fnUntraced(function* (
   const startAgain = (error: SynapseError, wasReady: boolean, cleared: Effect.Effect<unknown>): void => {
     const pause = restarts.next(now(), error, wasReady, random.nextDoubleUnsafe())
     if (pause === undefined) return giveUp(restarts.limit())
-    log(Effect.logWarning(error.message))
+    log(Effect.logWarning(`A worker ended and is started again: ${error.message}`))
     pausing++
     run(
       // A function of the host that cannot be interrupted is no reason to go without a worker.
@@ -670,11 +670,13 @@ const closed = new SynapseError({ reason: new Closed({ delivery: "notSent" }) })
 
 const pidOf = ({ connection }: Worker): number | undefined => connection?.hello.pid
 
-const leftTooSoon = (worker: Worker): SynapseError =>
+const leftTooSoon = (worker: Worker, why: string | undefined): SynapseError =>
   new SynapseError({
     reason: new StartFailed({
       kind: "exit",
-      detail: `The Python worker ${pidOf(worker)} asked to be replaced within a second of its start`
+      detail:
+        `The Python worker ${pidOf(worker)} asked to be replaced within a second of its start` +
+        (why === undefined ? "" : `: ${why}`)
     })
   })
 

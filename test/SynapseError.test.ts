@@ -150,6 +150,20 @@ describe("messages", () => {
     assert.include(new Errors.MethodNotFound({ method: "x", nearest }).message, "`e`, ...")
   })
 
+  it("say the last exits that are the same once", () => {
+    const of = (...exits: ReadonlyArray<string>) =>
+      new Errors.RestartLimit({ max: 5, windowMillis: 30_000, exits }).message.split("\n").slice(2)
+    assert.deepStrictEqual(of("a", "a", "b"), ["  2 times: a", "  b"])
+    assert.deepStrictEqual(of("a", "b", "a"), ["  a", "  b", "  a"])
+  })
+
+  it("say in words what a worker did that did not answer", () => {
+    assert.strictEqual(
+      new Errors.Unresponsive({ pid: 7, state: "stopped", silentMillis: 600, delivery: "unknown" }).message,
+      "The Python worker 7 was ended: it has not answered for 600 ms (a signal has stopped it)"
+    )
+  })
+
   it("have the notes of an exception", () => {
     const raised = { type: "ValueError", module: "builtins", message: "no", frames: [], notes: ["try yes"] }
     assert.strictEqual(
