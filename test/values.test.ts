@@ -146,6 +146,15 @@ layer(Synapse.layer(modules.python), { timeout: "2 minutes" })("values", (it) =>
       })
     )
 
+    for (const what of ["tuple-keys", "none-keys"]) {
+      it.effect(`a map with ${what} is refused as what Python cannot send, with its path`, () =>
+        Effect.map(Effect.flip(give(Schema.Unknown, what)), ({ reason }) => {
+          assert.strictEqual(reason._tag, "EncodeFailed")
+          assert.include(reason, { side: "python", method: "give", path: "$.rows[1].table" })
+        })
+      )
+    }
+
     it.effect("an integer that a number cannot hold is refused, not rounded", () =>
       Effect.map(Effect.flip(give(Schema.Number, "beyond-safe")), ({ reason }) =>
         assert.strictEqual(reason._tag, "DecodeFailed")

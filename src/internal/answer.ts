@@ -87,14 +87,17 @@ export const parsed = (value: unknown): unknown => {
 
 const fromReply = { side: "typescript", what: "reply", delivery: "unknown" } as const
 
-/** Why an answer cannot be had from its bytes. */
-export const undecodable = (error: unknown, method: string): SynapseErrorReason =>
-  error instanceof CodecError
-    ? new DecodeFailed({ ...fromReply, method, path: error.path, issue: error.issue })
-    : new ProtocolError({
-        detail: `the answer of \`${method}\` is malformed: ${error instanceof Error ? error.message : String(error)}`,
-        delivery: "unknown"
-      })
+/** Why an answer cannot be had from its bytes. Workers leave the keys of maps to this side, which looks at them anyway. */
+export const undecodable = (error: unknown, method: string): SynapseErrorReason => {
+  if (!(error instanceof CodecError)) {
+    const detail = `the answer of \`${method}\` is malformed: ${error instanceof Error ? error.message : String(error)}`
+    return new ProtocolError({ detail, delivery: "unknown" })
+  }
+  const { issue, path } = error
+  return error.reason === "InvalidKey"
+    ? new EncodeFailed({ side: "python", method, path, issue, delivery: "unknown" })
+    : new DecodeFailed({ ...fromReply, method, path, issue })
+}
 
 const decodeException = Schema.decodeUnknownSync(ExceptionInfo)
 const decodeIssue = Schema.decodeUnknownSync(Schema.Struct({ path: Schema.String, issue: Schema.String }))
