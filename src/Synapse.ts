@@ -645,6 +645,10 @@ export const Service =
 
 const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
 
+/** What is no number is left to the check of the options, which says what it may be. */
+const workersOf = (text: string): number | "cpus" =>
+  /^\d+$/.test(text.trim()) ? Number(text) : (text.trim() as "cpus")
+
 /** The options as environment variables: SYNAPSE_DIRECTORY and its siblings. */
 const environmentConfig: Config.Config<SynapseOptions> = Config.all({
   directory: Config.withDefault(Config.String("DIRECTORY"), "python"),
@@ -653,7 +657,7 @@ const environmentConfig: Config.Config<SynapseOptions> = Config.all({
   environment: optional(Config.Literals(["venv", "existing", "system"], "ENVIRONMENT")),
   startTimeout: optional(Config.Duration("START_TIMEOUT")),
   disposeTimeout: optional(Config.Duration("DISPOSE_TIMEOUT")),
-  workers: optional(Config.orElse(Config.Literals(["cpus"], "WORKERS"), () => Config.Int("WORKERS"))),
+  workers: optional(Config.map(Config.String("WORKERS"), workersOf)),
   concurrency: optional(Config.Int("CONCURRENCY")),
   callTimeout: optional(Config.Duration("CALL_TIMEOUT")),
   maxFrameSize: optional(Config.Int("MAX_FRAME_SIZE")),

@@ -449,6 +449,11 @@ describe("the lifetime of the layer", () => {
         )
         assert.strictEqual(workers.length, count)
       }
+      const config = { SYNAPSE: { DIRECTORY: modules.python.directory, WORKERS: "all" } }
+      const refused = yield* Effect.flip(Layer.build(SynapseLive)).pipe(
+        Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(config)))
+      )
+      assert.include(refused.message, 'is "all", not "cpus" or a whole number')
     })
   )
 

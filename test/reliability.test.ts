@@ -319,6 +319,10 @@ describe("a new worker", () => {
           "StartFailed"
         )
         assert.deepStrictEqual([reason.kind, reason.message.includes("RuntimeError: no")], ["warmUp", true])
+        assert.include(reason.message, "option `warmUp`")
+        const slow = { startTimeout: "1 second", warmUp: { method: "sleep", input: { seconds: 60 } } } as const
+        const late = yield* reasonOf(Effect.provide(pid, Synapse.layer({ ...options, ...slow })), "StartFailed")
+        assert.deepStrictEqual([late.kind, late.message.includes("option `warmUp`")], ["timeout", true])
       }),
     live
   )
@@ -383,6 +387,10 @@ describe("options that cannot work", () => {
     ["heartbeat.misses", { heartbeat: { misses: 0 } }],
     ["heartbeat.interval", { heartbeat: { interval: -1 } }],
     ["heartbeat.interval", { heartbeat: { interval: 0 } }],
+    ["heartbeat", { heartbeat: true as never }],
+    ["watch", { watch: "yes" as never }],
+    ["watch.paths", { watch: { paths: "prompts" as never } }],
+    ["recycle", { recycle: "always" as never }],
     ["recycle.afterAge", { recycle: { afterAge: 0 } }],
     ["queue.capacity", { workers: { min: 0, max: 2 }, queue: { capacity: 0, whenFull: "reject" } }],
     ["warmUp.method", { warmUp: { method: "", input: null } }],

@@ -71,10 +71,12 @@ const toMillis = (input: Duration.Input): number => {
   }
 }
 
+const shown = (value: unknown): string => (typeof value === "string" ? JSON.stringify(value) : String(value))
+
 const wrongDuration = (name: string, value: Duration.Input, least = 0): string | undefined =>
   toMillis(value) >= least
     ? undefined
-    : `The option \`${name}\` is ${String(value)}, not a duration such as "5 seconds"`
+    : `The option \`${name}\` is ${shown(value)}, not a duration${least > 0 ? " above zero" : ""} such as "5 seconds"`
 
 /** How many workers a runtime may have. */
 export const maxWorkers = 256
@@ -85,11 +87,11 @@ const wrongWorkers = (workers: Workers = 1, queue: QueueOptions | undefined): st
   const { idleTimeToLive, max, min } = typeof workers === "object" && workers !== null ? workers : { max: workers }
   const name = max === workers ? "workers" : "workers.max"
   if (max !== "cpus" && !isInteger(max, 1, maxWorkers)) {
-    return `The option \`${name}\` is ${String(max)}, not "cpus" or a whole number from 1 to ${maxWorkers}`
+    return `The option \`${name}\` is ${shown(max)}, not "cpus" or a whole number from 1 to ${maxWorkers}`
   }
   const most = max === "cpus" ? maxWorkers : max
   if (min !== undefined && !isInteger(min, 0, most)) {
-    return `The option \`workers.min\` is ${String(min)}, not a whole number from 0 to ${most}`
+    return `The option \`workers.min\` is ${shown(min)}, not a whole number from 0 to ${max === "cpus" ? most : `${most}, the \`max\``}`
   }
   if (queue?.whenFull === "reject" && queue.capacity === 0 && min !== undefined && min < most) {
     return "The option `queue.capacity` is 0: workers beyond `workers.min` are started for calls that wait, and none may"
@@ -100,12 +102,14 @@ const wrongWorkers = (workers: Workers = 1, queue: QueueOptions | undefined): st
 const wrongRecycling = (recycle: SynapseOptions["recycle"]): string | undefined => {
   if (recycle === undefined || recycle === "auto") return undefined
   if (typeof recycle !== "object" || recycle === null) {
-    return `The option \`recycle\` is ${JSON.stringify(recycle)}, not "auto" or when a worker is replaced`
+    return `The option \`recycle\` is ${JSON.stringify(recycle)}, not "auto" or an object such as { afterCalls: 1000 }`
   }
   const { afterMemoryMiB: mark } = recycle
   if (mark === undefined || mark === "auto" || (Number.isFinite(mark) && mark > 0)) return undefined
   return `The option \`recycle.afterMemoryMiB\` is ${String(mark)}, not "auto" or a number above 0`
 }
+
+const isObject = (value: unknown): boolean => typeof value === "object" && value !== null
 
 const wrongOption = (options: SynapseOptions): string | undefined => {
   for (const [name, get] of texts) {
@@ -131,6 +135,17 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   }
   if (logs !== undefined && logs !== "effect" && logs !== "ignore" && typeof logs !== "function") {
     return `The option \`logs\` is ${JSON.stringify(logs)}, not "effect", "ignore" or a function`
+  }
+  const { heartbeat, watch } = options
+  if (heartbeat !== undefined && heartbeat !== false && !isObject(heartbeat)) {
+    return `The option \`heartbeat\` is ${JSON.stringify(heartbeat)}, not false or an object such as { interval: "1 minute" }`
+  }
+  if (watch !== undefined && typeof watch !== "boolean" && !isObject(watch)) {
+    return `The option \`watch\` is ${JSON.stringify(watch)}, not true, false or an object such as { paths: ["prompts"] }`
+  }
+  const paths = typeof watch === "object" ? watch.paths : undefined
+  if (paths !== undefined && !(Array.isArray(paths) && paths.every((path) => typeof path === "string"))) {
+    return `The option \`watch.paths\` is ${JSON.stringify(paths)}, not a list of paths`
   }
   const { host } = options
   if (host !== undefined && !Effect.isEffect(host?.serve)) {

@@ -6,7 +6,7 @@ import * as Connection from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
 import type { PythonEnvironment } from "../PythonEnvironment.ts"
 import * as PythonProcess from "../PythonProcess.ts"
-import type { SynapseOptions, WarmUp } from "../Synapse.ts"
+import type { Limits, SynapseOptions, WarmUp } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame } from "./answer.ts"
 import { workerEnvironment } from "./environmentVariables.ts"
@@ -49,6 +49,7 @@ export const makeStartWorker = <R>(
       limits: options.limits,
       onLine: (line) => logs.line(worker.pid, line)
     })
+    let isLoaded = false
     const connection = yield* Connection.make(worker.socket, {
       ...settings,
       setup: worker.setup,
@@ -61,11 +62,16 @@ export const makeStartWorker = <R>(
       onChange,
       onBusy: worker.setKeepAlive
     }).pipe(
-      Effect.tap((connection) => (options.warmUp === undefined ? Effect.void : warmUp(connection, options.warmUp))),
+      Effect.tap((connection) => {
+        if (options.warmUp === undefined) return Effect.void
+        isLoaded = true
+        return warmUp(connection, options.warmUp)
+      }),
       Effect.timeoutOrElse({
         duration: startTimeout,
-        orElse: () => Effect.fail(startTimedOut(startTimeout, worker.stderr()))
-      })
+        orElse: () => Effect.fail(startTimedOut(startTimeout, isLoaded, worker.stderr()))
+      }),
+      Effect.mapError((error) => withAddressSpace(error, options.limits))
     )
     if (connection.load() === 0) worker.setKeepAlive(false)
     return connection
@@ -87,18 +93,33 @@ const warmUp = (connection: Connection.Connection, { input, method }: WarmUp): E
     Effect.mapError(
       (error) =>
         new SynapseError({
-          reason: new StartFailed({ kind: "warmUp", detail: `The worker could not be warmed up: ${error.message}` })
+          reason: new StartFailed({
+            kind: "warmUp",
+            detail: `The call of the option \`warmUp\` failed: ${error.message}`
+          })
         })
     )
   )
 
-const startTimedOut = (timeout: Duration.Duration, stderr: string): SynapseError =>
+const startTimedOut = (timeout: Duration.Duration, isLoaded: boolean, stderr: string): SynapseError =>
   new SynapseError({
     reason: new StartFailed({
       kind: "timeout",
-      detail:
-        `The Python module was not loaded within ${Duration.format(timeout)}: ` +
-        `raise startTimeout if it needs longer to import`,
+      detail: isLoaded
+        ? `The call of the option \`warmUp\` was not done within ${Duration.format(timeout)} of the worker's start: ` +
+          `raise startTimeout if it needs longer`
+        : `The Python module was not loaded within ${Duration.format(timeout)}: ` +
+          `raise startTimeout if it needs longer to import`,
       stderr
     })
   })
+
+/** Where address space runs out, everything may fail, and nothing says why. */
+const withAddressSpace = (error: SynapseError, { memoryBy, memoryMiB }: Limits = {}): SynapseError => {
+  const { reason } = error
+  if (memoryBy !== "rlimit" || memoryMiB === undefined) return error
+  if (reason._tag !== "StartFailed" || (reason.kind !== "exit" && reason.exception?.type !== "MemoryError"))
+    return error
+  const detail = `${reason.detail}: limits.memoryMiB (${memoryMiB} MiB of address space) may be too little for it`
+  return new SynapseError({ reason: new StartFailed({ ...reason, detail }) })
+}
