@@ -28,6 +28,7 @@ import type * as Connection from "./Connection.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
+import { Host } from "./internal/environmentHost.ts"
 import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
 import * as InputStreams from "./internal/inputStreams.ts"
 import type { Limits as InternalLimits } from "./internal/limits.ts"
@@ -424,7 +425,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
   const findModule = Effect.all({
     entrypoint: resolveEntrypoint(options.directory, options.entrypoint ?? "main"),
     environment: PythonEnvironment.make(options)
-  }).pipe(Effect.provideContext(services))
+  })
   let module = yield* findModule
   const logs = yield* Logs.make(
     options.logs ?? "effect",
@@ -451,7 +452,11 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
   // One after the other: what was found last is what is served.
   const reloading = yield* Semaphore.make(1)
   const reload = Effect.gen(function* () {
-    const changed = yield* findModule
+    // In lines: a bar would be drawn over what the running program prints.
+    const changed = yield* findModule.pipe(
+      Effect.updateService(Host, (host) => ({ ...host, terminal: undefined })),
+      Effect.provideContext(services)
+    )
     yield* pool.reload((onChange) => startWorker(changed, onChange))
     module = changed
   }).pipe(reloading.withPermit)
@@ -500,7 +505,9 @@ const reloadChanged =
   (files: ReadonlyArray<string>): Effect.Effect<void> =>
     Effect.matchEffect(reload, {
       onFailure: (error) =>
-        Effect.logError(`${some(files)} changed, and the workers go on as before: ${error.message}`),
+        Effect.logError(
+          `${some(files)} changed, but the module cannot be reloaded, and everything stays as it was: ${error.message}`
+        ),
       onSuccess: () => Effect.logInfo(`${some(files)} changed, and the workers have been replaced`)
     }).pipe(Effect.ignoreCause)
 

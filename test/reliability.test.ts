@@ -2,10 +2,12 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { PassThrough } from "node:stream"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Option, Redacted, Schema, Stream } from "effect"
 import { Synapse } from "effect-synapse"
+import { Host } from "../src/internal/environmentHost.ts"
 import { reasonOf } from "./fixtures/dialogue.ts"
 import { isAlive } from "./fixtures/processes.ts"
 
@@ -173,6 +175,29 @@ describe("a module that changes", () => {
           Effect.provideService(FileSystem.FileSystem, { ...fs, realPath })
         )
       }).pipe(Effect.provide(NodeServices.layer)),
+    live
+  )
+
+  it.live(
+    "draws no progress bar over what the program prints, once it runs",
+    () =>
+      Effect.gen(function* () {
+        const { directory, options } = yield* temporaryModule
+        const terminal = Object.assign(new PassThrough(), { isTTY: true, columns: 80 })
+        const drawn = () => String(terminal.read() ?? "")
+        const environment = { cacheDirectory: join(directory, ".cache"), offline: true } as const
+        yield* Effect.gen(function* () {
+          assert.include(drawn(), "Creating the Python environment")
+          writeFileSync(join(directory, "requirements.txt"), "six; python_version < '3'")
+          const first = (yield* Synapse.Synapse).environment.path
+          yield* Synapse.reload
+          assert.notStrictEqual((yield* Synapse.Synapse).environment.path, first)
+          assert.strictEqual(drawn(), "")
+        }).pipe(
+          Effect.provide(Synapse.layer({ ...options, environment })),
+          Effect.updateService(Host, (host) => ({ ...host, terminal }))
+        )
+      }),
     live
   )
 
