@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
@@ -14,6 +15,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // Python processes are spawned from the main thread of each test process: a parent-death signal follows the thread.
     pool: "forks",
+    // At least two: the tests wait for processes more than they compute.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     globalSetup: ["test/globalSetup.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000

@@ -150,7 +150,8 @@ export const row = (
   { memoryMiB = 20, quick = false, timeoutMillis = 120_000, unless = false }: RowOptions,
   body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>
 ): void => {
-  const register = unless === false && (quick || all) ? it.live : it.live.skip
+  if (!quick && !all) return
+  const register = unless === false ? it.live : it.live.skip
   register(
     unless === false ? name : `${name} (${unless})`,
     () => Effect.scoped(Effect.flatMap(enter(memoryMiB), body)).pipe(Effect.provide(Logger.layer([]))),
