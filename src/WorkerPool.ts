@@ -238,6 +238,8 @@ interface Worker {
   seat: Seat | undefined
   /** Whether it is leaving, so that its end need not be brought about. */
   endsByItself: boolean
+  /** Whether it has nothing left to do and should be gone soon. */
+  isOverdue: boolean
   /** Ticks without a call, and the calls it had had at the last one. */
   idleTicks: number
   served: number
@@ -260,6 +262,8 @@ const growMillis = 50
 const clearingMillis = 1000
 /** A worker that leaves by itself so soon after its hello counts as one that ended. */
 const tooSoonMillis = 1000
+/** How long a worker that leaves by itself may take to do so once nobody waits for it. */
+const leavingMillis = 10_000
 /** How long nothing is recycled after a replacement that did not come up. */
 const recyclePauseMillis = 30_000
 /** How often the status is looked at while somebody listens. */
@@ -388,6 +392,7 @@ export const make = Effect.fnUntraced(function* (
       connection: undefined,
       seat: undefined,
       endsByItself: false,
+      isOverdue: false,
       idleTicks: 0,
       served: 0,
       ready: Deferred.makeUnsafe(),
@@ -421,10 +426,15 @@ export const make = Effect.fnUntraced(function* (
     changed()
   }
 
-  const finish = ({ connection, finished, endsByItself, seat, state }: Worker): void => {
-    if (state !== "draining" || endsByItself) return
+  const finish = (worker: Worker): void => {
+    const { connection, finished, seat, state } = worker
+    if (state !== "draining") return
     if (connection !== undefined && !(connection.isIdle() && (seat?.reserved ?? 0) === 0)) return
-    Deferred.doneUnsafe(finished, Exit.void)
+    if (!worker.endsByItself) return void Deferred.doneUnsafe(finished, Exit.void)
+    // Unless a handler that was given up keeps it from it.
+    if (worker.isOverdue) return
+    worker.isOverdue = true
+    run(Effect.andThen(quietSleep(leavingMillis), Deferred.succeed(finished, undefined)))
   }
 
   const onChange = (worker: Worker): void => {

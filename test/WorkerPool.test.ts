@@ -255,6 +255,25 @@ describe("a worker that leaves", () => {
     })
   )
 
+  it.effect("is ended when it stays although nobody waits for it", () =>
+    Effect.gen(function* () {
+      const { acquire, stubs } = harness()
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
+      const call = yield* Effect.forkChild(callOn(pool))
+      yield* TestClock.adjust("1 second")
+      stubs[0]!.leave()
+      yield* TestClock.adjust("1 hour")
+      assert.isFalse(stubs[0]!.released)
+      stubs[0]!.finish()
+      yield* Fiber.join(call)
+      yield* TestClock.adjust("9 seconds")
+      assert.isFalse(stubs[0]!.released)
+      yield* TestClock.adjust("2 seconds")
+      yield* settle
+      assert.isTrue(stubs[0]!.released)
+    })
+  )
+
   it.effect("goes with the scope while it still drains", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
