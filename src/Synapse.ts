@@ -76,7 +76,7 @@ export interface SynapseOptions<R = never> {
    * run (`PATH`, `HOME`, the locale, proxies, ...), never all of them.
    */
   readonly env?: Readonly<Record<string, string | Redacted.Redacted<string>>> | undefined
-  /** How long a worker may take to load its module, once the environment is there. Default: 30 seconds. */
+  /** How long a worker may take to load its module and be warmed up, once the environment is there. Default: 30 seconds. */
   readonly startTimeout?: Duration.Input | undefined
   /** How long open calls may go on when the scope closes, before the worker is stopped by force. Default: 500 ms. */
   readonly disposeTimeout?: Duration.Input | undefined
@@ -106,16 +106,16 @@ export interface SynapseOptions<R = never> {
   /** What each worker may use. */
   readonly limits?: Limits | undefined
   /**
-   * Whether every call runs in a process of its own, which is started before and ended after it: for code that leaks or is
-   * not trusted. `workers` is how many run at once; a stream that is still read, or an object that is held, has one beyond
-   * that. Default: `false`.
+   * Whether every call runs in a process of its own, which is started before and ended after it: for code that leaks, or
+   * must not find what other calls left. It is no sandbox. `workers` is how many run at once; a stream that is still read,
+   * or an object that is held, has one beyond that. Default: `false`.
    */
   readonly oneShot?: boolean | undefined
-  /** A handler that is called on each new worker before it takes calls. */
+  /** A handler that is called on each new worker before it takes calls; if it fails, the start does. Default: none. */
   readonly warmUp?: WarmUp | undefined
   /**
    * Whether the workers are replaced when the module's files change, for development. A change that does not import is logged,
-   * and the old ones go on. Default: `false`.
+   * and the old ones go on; but when the layer is built, the module has to import. Default: `false`.
    */
   readonly watch?: boolean | WatchOptions | undefined
   /** The `timeout` of calls that name none. Default: none. */

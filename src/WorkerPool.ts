@@ -36,7 +36,7 @@ import { Closed, StartFailed, SynapseError } from "./SynapseError.ts"
  * @since 0.1.0
  */
 export interface RestartOptions {
-  /** How many ends are forgiven within the window; one before the worker said hello counts twice. Default: 5. */
+  /** How many ends are forgiven within the window; one before the worker has loaded the module counts twice. Default: 5. */
   readonly max?: number | undefined
   /** The time within which ends are counted. Default: 30 seconds. */
   readonly window?: Duration.Input | undefined
@@ -156,7 +156,7 @@ export interface WorkerStatus {
   readonly state: "starting" | "ready" | "draining"
   /** Calls it has now, those included that were given up and not answered yet. */
   readonly inFlight: number
-  /** Calls it has had. */
+  /** Calls it has had that are over. */
   readonly calls: number
   /** Its resident memory, where that can be had. */
   readonly memoryBytes: number | undefined
