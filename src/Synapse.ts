@@ -73,7 +73,8 @@ export interface SynapseOptions<R = never> {
   readonly environment?: PythonEnvironment.EnvironmentOptions["environment"]
   /**
    * Variables added to the worker's environment. Of this process's own only those are passed on that programs need to
-   * run (`PATH`, `HOME`, the locale, proxies, ...), never all of them.
+   * run (`PATH`, `HOME`, the locale, proxies, ...), never all of them. A `Redacted` value reaches Python's `os.environ`, but not
+   * what the system shows of the process.
    */
   readonly env?: Readonly<Record<string, string | Redacted.Redacted<string>>> | undefined
   /** How long a worker may take to load its module and be warmed up, once the environment is there. Default: 30 seconds. */
