@@ -497,7 +497,7 @@ export const make = Effect.fnUntraced(function* (
     if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
     const counts = byItself && isWanted(worker) && !isSpent(worker)
     retire(worker)
-    if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker, why), true, Effect.void)
+    if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker, why), undefined, Effect.void)
     else fill()
   }
 
@@ -517,11 +517,17 @@ export const make = Effect.fnUntraced(function* (
     if (wasReplacement) {
       recycleAgainAt = now() + recyclePauseMillis
       log(Effect.logWarning(`The replacement of a worker did not come up, so that it goes on: ${error.message}`))
-    } else if (wasWanted && !wasSpent && (wasReady || started)) startAgain(error, wasReady, cleared)
+    } else if (wasWanted && !wasSpent && (wasReady || started)) {
+      startAgain(error, wasReady ? undefined : now() - worker.startedAt, cleared)
+    }
   }
 
-  const startAgain = (error: SynapseError, wasReady: boolean, cleared: Effect.Effect<unknown>): void => {
-    const pause = restarts.next(now(), error, wasReady, random.nextDoubleUnsafe())
+  const startAgain = (
+    error: SynapseError,
+    startingMillis: number | undefined,
+    cleared: Effect.Effect<unknown>
+  ): void => {
+    const pause = restarts.next(now(), error, startingMillis, random.nextDoubleUnsafe())
     if (pause === undefined) return giveUp(restarts.limit())
     log(Effect.logWarning(`A worker ended and is started again: ${error.message}`))
     pausing++

@@ -784,6 +784,26 @@ describe("the budget", () => {
     })
   )
 
+  it.effect("counts workers that do not come up, however long each takes for it", () =>
+    Effect.gen(function* () {
+      let isBroken = false
+      const { acquire, stubs } = harness({
+        startWith: () => (isBroken ? Effect.delay(Effect.fail(broken), "1 minute") : Effect.void)
+      })
+      const pool = yield* WorkerPool.make({ size: fixed(1), acquire })
+      isBroken = true
+      stubs[0]!.die()
+      yield* settle
+      const waiting = yield* Effect.forkChild(callOn(pool))
+      for (let n = 0; n < 3; n++) {
+        yield* TestClock.adjust("62 seconds")
+        yield* settle
+      }
+      assert.strictEqual((yield* pool.status).state, "failed")
+      assert.strictEqual(reasonOf(yield* Fiber.await(waiting))._tag, "RestartLimit")
+    })
+  )
+
   it.effect("begins anew after a time of health", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()

@@ -27,14 +27,18 @@ export class Restarts {
 
   /**
    * Learns of an end. Gives the pause before the next start in milliseconds, or nothing when the budget is used up.
-   * `random` is a number from 0 to 1.
+   * `startingMillis` is how long the worker had been starting, if it was not ready; `random` is a number from 0 to 1.
    */
-  next(nowMillis: number, error: SynapseError, wasReady: boolean, random: number): number | undefined {
+  next(nowMillis: number, error: SynapseError, startingMillis: number | undefined, random: number): number | undefined {
     this.#exits = [...this.#exits, error.message].slice(-keptExits)
+    // A worker that does not come up may take longer for that than the window: nothing has been well meanwhile.
+    if (startingMillis !== undefined) {
+      this.#ends = this.#ends.map((end) => ({ ...end, at: Math.min(end.at + startingMillis, nowMillis) }))
+    }
     const last = this.#ends.at(-1)
     if (last !== undefined && nowMillis - last.at >= this.#resetMillis) this.#ends = []
     this.#ends = this.#ends.filter(({ at }) => nowMillis - at < this.#windowMillis)
-    this.#ends.push({ at: nowMillis, weight: wasReady ? 1 : 2 })
+    this.#ends.push({ at: nowMillis, weight: startingMillis === undefined ? 1 : 2 })
     const used = this.#ends.reduce((sum, { weight }) => sum + weight, 0)
     if (used > this.#max) return undefined
     this.count++
