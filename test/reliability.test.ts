@@ -413,6 +413,8 @@ describe("options that cannot work", () => {
     ["heartbeat.interval", { heartbeat: { interval: -1 } }],
     ["heartbeat.interval", { heartbeat: { interval: 0 } }],
     ["heartbeat", { heartbeat: true as never }],
+    ["restart.window", { restart: { window: 0 } }],
+    ["restart.resetAfter", { restart: { resetAfter: 0 } }],
     ["watch", { watch: "yes" as never }],
     ["watch.paths", { watch: { paths: "prompts" as never } }],
     ["recycle", { recycle: "always" as never }],
