@@ -327,7 +327,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const dispatch = (frame: Envelope.Frame): void => {
-    if (!greeted) return greet(frame)
+    if (!greeted) return onHello(frame)
     switch (frame.kind) {
       case Envelope.Kind.Success:
       case Envelope.Kind.Fail:
@@ -428,7 +428,7 @@ export const make = Effect.fnUntraced(function* (
   const answer = (frame: Envelope.Frame): Exit.Exit<Envelope.Frame, SynapseError> =>
     stopping !== undefined && frame.kind === Envelope.Kind.Interrupted ? Exit.fail(stopping) : Exit.succeed(frame)
 
-  const greet = (frame: Envelope.Frame): void => {
+  const onHello = (frame: Envelope.Frame): void => {
     if (frame.kind !== Envelope.Kind.Hello) {
       throw new Error(`the first frame is of kind ${frame.kind} and not Hello`)
     }

@@ -101,9 +101,9 @@ describe("a module that changes", () => {
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* call("version"), 1)
           const old = yield* pid
-          const running = yield* Effect.forkChild(call("sleep_async", { seconds: 1 }))
+          const running = yield* Effect.forkChild(call("sleep_async", { seconds: 4 }))
           const streaming = yield* Effect.forkChild(
-            Stream.runCollect(Synapse.stream(Schema.Int, { n: 50 }, { method: "numbers" }))
+            Stream.runCollect(Synapse.stream(Schema.Int, { n: 300 }, { method: "numbers" }))
           )
           yield* Effect.sleep("50 millis")
           write(2)
@@ -111,7 +111,7 @@ describe("a module that changes", () => {
           assert.strictEqual(yield* call("version"), 2)
           assert.isTrue(isAlive(old))
           assert.strictEqual(yield* Fiber.join(running), old)
-          assert.deepStrictEqual(Array.from(yield* Fiber.join(streaming)), upTo(50))
+          assert.deepStrictEqual(Array.from(yield* Fiber.join(streaming)), upTo(300))
           yield* Synapse.status.pipe(Effect.repeat({ until: ({ workers }) => workers.length === 1 }))
           assert.isFalse(isAlive(old))
         }).pipe(Effect.provide(Synapse.layer({ ...options, concurrency: 2 })))
