@@ -203,7 +203,7 @@ const misfits: ReadonlyArray<Misfit> = [
   ["echo", { value: 2n ** 70n }, Schema.Unknown, "EncodeFailed", "notSent"],
   ["echo", { value: new Uint8Array(maxFrameSize + 1) }, Schema.Unknown, "FrameTooLarge", "notSent"],
   ["give", { what: "object" }, Schema.Unknown, "EncodeFailed", "unknown"],
-  ["give", { what: "key" }, Schema.Unknown, "DecodeFailed", "unknown"],
+  ["give", { what: "key" }, Schema.Unknown, "EncodeFailed", "unknown"],
   ["give", { what: "huge" }, Schema.Unknown, "EncodeFailed", "unknown"],
   ["give", { what: "surrogate" }, Schema.Unknown, "EncodeFailed", "unknown"],
   ["give", { what: "large" }, Schema.Unknown, "FrameTooLarge", "unknown"],
