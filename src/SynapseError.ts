@@ -202,7 +202,7 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
   override get message(): string {
     return (
       `The Python environment could not be made: \`${this.command}\` ` +
-      (this.exitCode === null ? "did not finish" : `exited with ${this.exitCode}`) +
+      (this.exitCode === null ? "failed" : `exited with ${this.exitCode}`) +
       (this.hint === undefined ? "" : `\n${this.hint}`) +
       tail("Its last output", this.output)
     )

@@ -495,6 +495,8 @@ export const make = Effect.fnUntraced(function* (
   const onLeft = (worker: Worker, afterMillis: number, { byItself, why }: Leaving): void => {
     worker.endsByItself = true
     if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
+    if (!byItself)
+      log(Effect.logWarning(`The Python worker ${pidOf(worker)} goes on with a given-up call and is replaced`))
     const counts = byItself && isWanted(worker) && !isSpent(worker)
     retire(worker)
     if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker, why), undefined, Effect.void)
