@@ -662,6 +662,36 @@ async def many(n: int):
     assert worker.receive().payload == list(range(17))
 
 
+def test_what_the_open_requests_wait_for_does_not_wait_for_them(start: Start) -> None:
+    worker = start(
+        SYNC
+        + """
+@synapse.handler
+def each():
+    for item in host.stream("items"):
+        host.call_sync("f", item)
+""",
+        welcome={"maxOpenCalls": 1},
+    )
+    outer = worker.request("ask", {"name": "f"})
+    asked = worker.asked("f")
+    worker.request("ask", {"name": "g"}, parent=outer)
+    # The host has the last word.
+    refused = worker.asked("g")
+    worker.answer(refused.id, {"capacity": 1}, kind=DIE, reason="Overloaded")
+    got = worker.receive()
+    assert (got.kind, got.payload["type"]) == (DIE, "HostCallFailed")
+    worker.answer(asked.id, "done")
+    assert worker.receive().payload == "done"
+    worker.request("each")
+    items = worker.asked("items")
+    worker.chunk(items.id, 1)
+    assert worker.receive().kind == CREDIT
+    worker.answer(worker.asked("f").id, 1)
+    worker.answer(items.id)
+    assert worker.receive().kind == SUCCESS
+
+
 def test_what_waits_in_the_worker_is_given_up_there(start: Start) -> None:
     # One request may be open, and the call asks for two things.
     worker = start(

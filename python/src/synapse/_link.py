@@ -82,6 +82,10 @@ class Ask:
     def ready(self) -> bool:
         return self.answer is not None or self.abandoned or bool(self.chunks)
 
+    @property
+    def is_stream(self) -> bool:
+        return "stream" in self.meta
+
     def notify(self) -> None:
         for waiter in tuple(self.waiters):
             waiter()
@@ -139,10 +143,23 @@ class Link:
         with self._lock:
             if self._is_closed:
                 ask.answer = self._closed()
-            elif len(self._asks) < self._max_open:
+            elif len(self._asks) < self._max_open or self._waits_in_vain(ask):
+                # In the second case it is the host that says that there are too many.
                 self._send(ask)
             else:
                 self._waiting.append(ask)
+
+    def _waits_in_vain(self, ask: Ask) -> bool:
+        """Whether what is open may wait for this one: all of it is streams that are read and
+        requests inside which calls run, and such a call or reader makes this one.
+        """
+        asks = list(self._asks.values())
+        outer = {call.parent for call in list(self.worker.calls.values())} - {None}
+        if any(each.abandoned or not (each.is_stream or each.call in outer) for each in asks):
+            return False
+        if ask.call is not None and ask.call.parent is not None:
+            return True
+        return any(each.is_stream and each.call is ask.call for each in asks)
 
     def _send(self, ask: Ask) -> None:
         id = next(self._ids)
@@ -211,7 +228,7 @@ class Link:
         with self._lock:
             ask.answer = (kind, meta, payload)
             del self._asks[id]
-            if self._waiting:
+            if self._waiting and len(self._asks) < self._max_open:
                 self._send(self._waiting.popleft())
         ask.notify()
 
