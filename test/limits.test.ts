@@ -443,7 +443,9 @@ describe("secrets", () => {
         ["TOKEN", "hid\ud800den"],
         ["A=B", "hidden"],
         ["", "hidden"],
-        ["A\0B", "hidden"]
+        ["A\0B", "hidden"],
+        // By which the processes are found that the worker has started.
+        ["SYNAPSE_WORKER_ID", "hidden"]
       ] as const) {
         const reason = yield* reasonOf(start({ secrets: { [name]: value } }))
         assert(reason._tag === "StartFailed")

@@ -93,11 +93,16 @@ export const make = Effect.fnUntraced(function* (
   }
 })
 
+/** What the runtime itself tells a process, and finds it by. */
+const ownVariables = new Set(["SYNAPSE_PPID", "SYNAPSE_WORKER_ID", "SYNAPSE_SETUP", "SYNAPSE_PDEATHSIG"])
+
 /** Names the variable, which what would fail later does not, and never the value. */
 const checkSecrets = (secrets: Readonly<Record<string, string>>): Effect.Effect<void, SynapseError> => {
   for (const [name, value] of Object.entries(secrets)) {
-    if (/^[^=\0]+$/.test(name) && !/[\0\ud800-\udfff]/u.test(name + value)) continue
-    const detail = `The variable ${JSON.stringify(name)} of the option \`env\` has a name or a value that no environment can hold`
+    const isOwn = ownVariables.has(name)
+    if (!isOwn && /^[^=\0]+$/.test(name) && !/[\0\ud800-\udfff]/u.test(name + value)) continue
+    const what = isOwn ? "is one of the runtime's own" : "has a name or a value that no environment can hold"
+    const detail = `The variable ${JSON.stringify(name)} of the option \`env\` ${what}`
     return Effect.fail(new SynapseError({ reason: new StartFailed({ kind: "options", detail }) }))
   }
   return Effect.void
