@@ -674,9 +674,14 @@ export class Closed extends Schema.TaggedError<Closed>(`${id}/Closed`)("Closed",
   delivery: Delivery
 }) {
   override get message(): string {
-    return this.delivery === "notSent"
-      ? "The Synapse runtime is closed: make calls inside the scope of its layer"
-      : "The Synapse runtime was closed while the call was running"
+    switch (this.delivery) {
+      case "notSent":
+        return "The Synapse runtime is closed: make calls inside the scope of its layer"
+      case "rejected":
+        return "The Python worker was leaving and did not start the call: it was replaced, or the Synapse runtime was closed"
+      default:
+        return "The Synapse runtime was closed while the call was running"
+    }
   }
   get isRetryable(): boolean {
     return false

@@ -25,9 +25,10 @@ const turnedAway = (reason: string, payload: unknown) =>
   Effect.succeed(frame(Envelope.Kind.Die, payload, { reason, delivery: "rejected" }))
 const exited = Effect.fail(FakeWorker.exited)
 
-const answering = (answers: ReadonlyArray<Answer>) => {
+const answering = (answers: ReadonlyArray<Answer>, isOpen = true) => {
   const requests: Array<Connection.Request> = []
-  const stub: Pick<Connection.Connection, "call"> = {
+  const stub: Pick<Connection.Connection, "call" | "isOpen"> = {
+    isOpen: () => isOpen,
     call: (request) =>
       Effect.suspend(() => {
         requests.push(request)
@@ -49,6 +50,15 @@ describe("a call that the worker turns away", () => {
       ])
       assert.strictEqual(yield* call(Schema.String, 1), "done")
       assert.lengthOf(requests, 3)
+    })
+  )
+
+  it.effect("because it leaves is sent to others until one takes it", () =>
+    Effect.gen(function* () {
+      const closed = turnedAway("Closed", null)
+      const { call, requests } = answering([closed, closed, closed, closed, success], false)
+      assert.strictEqual(yield* call(Schema.String, 1), "done")
+      assert.lengthOf(requests, 5)
     })
   )
 

@@ -83,13 +83,14 @@ export const prepare = <I, R>(
       by: Parameters<Exchange["send"]>[0],
       attempt: number,
       returned: boolean
-    ): ReturnType<Exchange["send"]> =>
-      Effect.matchEffect(
-        calls.use(method, (connection) => by(connection, nested(request, current, connection)), {
-          parent: current,
-          affinity: options?.affinity,
-          returned
-        }),
+    ): ReturnType<Exchange["send"]> => {
+      let worker: Connection | undefined
+      const attempted = (connection: Connection): ReturnType<typeof by> => {
+        worker = connection
+        return by(connection, nested(request, current, connection))
+      }
+      return Effect.matchEffect(
+        calls.use(method, attempted, { parent: current, affinity: options?.affinity, returned }),
         {
           onFailure: (error) => {
             if (calls.target !== undefined || !maySendAgain(error, idempotent, attempt)) return failed(error)
@@ -98,13 +99,15 @@ export const prepare = <I, R>(
           },
           onSuccess: (frame) => {
             const why = turnedAway(frame)
-            // What was asked back is not turned away by anyone.
-            if (why === "Recalled") return again(by, attempt)
+            // What was asked back is not turned away by anyone, nor is what a worker that leaves did not come to.
+            const leaves = why === "Closed" && calls.target === undefined && worker?.isOpen() === false
+            if (why === "Recalled" || leaves) return again(by, attempt)
             if (why !== undefined && attempt < maxAttempts) return again(by, attempt + 1)
             return lost !== undefined && isRejected(frame) ? Effect.fail(lost) : Effect.succeed(frame)
           }
         }
       )
+    }
     const again = (by: Parameters<typeof send>[0], attempt: number): ReturnType<typeof send> => {
       budget?.queued(lost !== undefined)
       return send(by, attempt, true)
