@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import threading
@@ -238,10 +237,13 @@ class Stream(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        # What nobody can consume any more need not be sent.
-        with contextlib.suppress(Exception):
+        try:
+            # What nobody can consume any more need not be sent.
             if self._closed is None and not self._ended:
                 self.close()
+        except Exception:
+            # As the interpreter ends, modules are gone before objects are.
+            return
 
 
 def _release(held: weakref.ref[Stream[Any]]) -> None:
