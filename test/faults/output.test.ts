@@ -31,11 +31,12 @@ describe("output", () => {
           const before = process.memoryUsage.rss() / 2 ** 20
           yield* run(
             { logs },
-            Effect.map(call("flood", { mebibytes: 200, how }), (value) => assert.strictEqual(value, "flooded"))
+            Effect.map(call("flood", { mebibytes: 400, how }), (value) => assert.strictEqual(value, "flooded"))
           )
           assert.isAtMost(longest, 65_537)
           assert.isAbove(characters, 2 ** 20)
-          assert.isBelow(peakMiB - before, 200)
+          // What is let go of is collected when Node gets to it.
+          assert.isBelow(peakMiB - before, 320)
         })
     )
   }
