@@ -363,10 +363,9 @@ export const make = Effect.fnUntraced(function* (
 
   /** Starts workers for the calls that wait. */
   const grow = (): void => {
-    const starting = pausing + count((worker) => worker.state === "starting" && isWanted(worker))
-    const missing = dispatcher.waitingForAny - starting
-    if (missing <= 0) return
-    wanted = Math.min(size.max, wanted + missing)
+    const ready = count((worker) => worker.state === "ready" && isWanted(worker))
+    // Those that are starting, too: one that is not wanted any more would be let go of.
+    wanted = Math.min(size.max, Math.max(wanted, ready + dispatcher.waitingForAny))
     fill()
   }
 

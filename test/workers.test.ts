@@ -133,6 +133,30 @@ describe("a pool of as many workers as are needed", () => {
     })
   )
 
+  it.effect("starts one for a call that comes as the last one leaves, and its replacement with it", () =>
+    Effect.gen(function* () {
+      let starts = 0
+      let stops = 0
+      const { acquire, stubs } = harness({
+        startWith: () => (++starts === 2 ? Effect.sleep("1 minute") : Effect.void),
+        stopWith: () => (++stops === 1 ? Effect.sleep("1 second") : Effect.void)
+      })
+      const size = { min: 0, max: 1, idleTimeToLive: "2 seconds" } as const
+      const pool = yield* WorkerPool.make({ size, recycle: { afterCalls: 1 }, acquire })
+      const first = yield* Effect.forkChild(callOn(pool))
+      yield* settle
+      stubs[0]!.finish()
+      yield* Fiber.join(first)
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual([starts, (yield* pool.status).workers[0]!.state], [2, "draining"])
+      const last = yield* Effect.forkChild(callOn(pool))
+      yield* TestClock.adjust("2 minutes")
+      yield* settle
+      stubs.find(({ open }) => open === 1)!.finish()
+      yield* Fiber.join(last)
+    })
+  )
+
   it.effect("keeps one that holds an object", () =>
     Effect.gen(function* () {
       const { acquire, stubs } = harness()
