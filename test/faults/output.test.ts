@@ -16,7 +16,7 @@ describe("output", () => {
   for (const how of ["raw", "text"]) {
     row(
       how === "raw" ? "print-flood" : "print-flood, through sys.stdout",
-      { quick: how === "raw", memoryMiB: 120 },
+      { quick: how === "raw", memoryMiB: 250 },
       ({ run }) =>
         Effect.gen(function* () {
           let characters = 0
