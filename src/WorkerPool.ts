@@ -572,7 +572,7 @@ export const make = Effect.fnUntraced(function* (
     }
   })
 
-  yield* Effect.acquireRelease(Effect.void, () =>
+  yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       state = "closed"
       dispatcher.close(closed)
