@@ -17,10 +17,14 @@ from typing import Final, TypeGuard
 from synapse._cancel import guards, shielded
 from synapse._frames import Buffer, Frame, FrameReader, Outgoing
 from synapse._life import leave_orphaned
+from synapse._polling import Polling
 
 # Pieces from this size on are written as they are, smaller ones are joined into one write.
 _LARGE: Final = 64 * 1024
 _BATCH: Final = 256 * 1024
+# How long an answer waits for others that are to leave with it. The host deals with the first ones
+# while the rest is made.
+BATCH_SECONDS: Final = 0.00004
 # Arguments of `recv_into`: as much as fits, and without waiting.
 _ALL: Final = (0,)
 _NOT_WAITING: Final = (getattr(socket, "MSG_DONTWAIT", 0),)
@@ -111,7 +115,15 @@ class Channel:
     `post`, and the first thread to `flush` writes what every thread has queued.
     """
 
-    __slots__ = ("_outgoing", "_reader", "_socket", "_writing", "on_host_gone", "reading")
+    __slots__ = (
+        "_outgoing",
+        "_reader",
+        "_socket",
+        "_writing",
+        "on_host_gone",
+        "polling",
+        "reading",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -120,6 +132,7 @@ class Channel:
         self._outgoing: deque[Outgoing] = deque()
         self._writing = threading.Lock()
         self.reading = Reading()
+        self.polling = Polling(sock.fileno())
         self.on_host_gone: Callable[[], None] = leave_orphaned
 
     def fileno(self) -> int:
@@ -146,6 +159,10 @@ class Channel:
         """
         return self._read(self._receive)
 
+    def read_next(self) -> list[Frame]:
+        """Like `read`, once everything has been answered: what comes next may come at once."""
+        return self._read(self._receive_next)
+
     def read_arrived(self) -> list[Frame]:
         """Like `read`, without waiting."""
         return self._read(self._receive_arrived)
@@ -169,7 +186,6 @@ class Channel:
         return frames
 
     def _receive(self, into: memoryview) -> int:
-        # The one place that waits for the host: polling before blocking belongs here.
         received: list[int] = []
         while True:
             try:
@@ -182,6 +198,16 @@ class Channel:
                     return received[0]
                 if _is_end(error):
                     return 0
+
+    def _receive_next(self, into: memoryview) -> int:
+        try:
+            self.polling.look()
+        except BaseException as error:
+            if _is_end(error):
+                return 0
+        received = self._receive(into)
+        self.polling.woke()
+        return received
 
     def _receive_arrived(self, into: memoryview) -> int:
         received: list[int] = []

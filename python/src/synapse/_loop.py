@@ -8,16 +8,19 @@ import functools
 import selectors
 import sys
 import threading
+import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from synapse._async_streams import stream_items
 from synapse._calls import Call
+from synapse._channel import BATCH_SECONDS
 from synapse._context import current_call
 from synapse._follower import Follower, Pace
 from synapse._frames import Outgoing
 from synapse._outgoing import OutStream
+from synapse._polling import Polling
 
 if TYPE_CHECKING:
     from synapse._worker import Worker
@@ -29,10 +32,18 @@ class _WatchedSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.pace = Pace()
+        self.polling: Polling | None = None
+        self.is_idle: Callable[[], bool] = lambda: False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.pace.busy = False
         try:
+            # With a timer or a callback there is something else to do.
+            if timeout is None and self.polling is not None and self.is_idle():
+                self.polling.look()
+                events = super().select(timeout)
+                self.polling.woke()
+                return events
             return super().select(timeout)
         finally:
             self.pace.leave_reading()
@@ -49,6 +60,12 @@ class Loop(asyncio.SelectorEventLoop):
         # Whether a `TaskRunner` runs it, or is about to; and held by whoever does run it.
         self.is_served = False
         self.running = threading.Lock()
+        # First steps of tasks that are being made.
+        self.steps: list[tuple[Callable[[], Any], Context]] = []
+        self.keep_step: Any = self._keep_step
+
+    def _keep_step(self, step: Callable[[], Any], *, context: Context) -> None:
+        self.steps.append((step, context))
 
 
 class TaskRunner:
@@ -93,6 +110,10 @@ class TaskRunner:
     def read_when_ready(self, fd: int, read: Callable[[], None]) -> None:
         self.loop.add_reader(fd, read)
 
+    def poll_with(self, polling: Polling, is_idle: Callable[[], bool]) -> None:
+        """Look for what can be read before going to sleep, while nothing runs."""
+        self.loop.watched.polling, self.loop.watched.is_idle = polling, is_idle
+
     def submit(self, calls: Sequence[Call]) -> None:
         """Start calls, all of a batch with one wake-up."""
         if self._thread == threading.get_ident():
@@ -115,9 +136,21 @@ class TaskRunner:
             call.task.cancel()
 
     def _start_all(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            self._start(call)
-        self._flush_soon()
+        worker, now = self._worker, time.perf_counter
+        flush_at = now() + BATCH_SECONDS
+        # What ends at once is sent here, and needs no turn of the loop for it.
+        flushing, self._flushing = self._flushing, True
+        try:
+            for call in calls:
+                self._start(call)
+                if worker.following or now() >= flush_at:
+                    worker.channel.flush()
+                    flush_at = now() + BATCH_SECONDS
+        finally:
+            self._flushing = flushing
+        for stream in list(self._streams):
+            self._send(stream)
+        worker.channel.flush()
 
     def _start(self, call: Call) -> None:
         bound = self._worker.runner.bind(call)
@@ -139,7 +172,10 @@ class TaskRunner:
         answers, handler = self._worker.answers, call.handler
         answer: Outgoing
         try:
-            value = await handler.function(*arguments, **(named or {}))
+            if named is None:
+                value = await handler.function(*arguments)
+            else:
+                value = await handler.function(*arguments, **named)
             self._worker.leave_child(None)
         except asyncio.CancelledError as error:
             # Without a request to cancel it, something that the handler waited for was cancelled.
@@ -233,11 +269,19 @@ class TaskRunner:
         return True
 
 
-def _make_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Any, context: contextvars.Context
-) -> asyncio.Task[Any]:
+def _make_task(loop: Loop, coroutine: Any, context: contextvars.Context) -> asyncio.Task[Any]:
+    """Make a task and run it until it waits for the first time. Not within another task."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-    if sys.version_info >= (3, 11):
-        return asyncio.Task(coroutine, loop=loop, context=context)
-    return context.run(asyncio.Task, coroutine, loop=loop)
+    # A task asks its loop to run its first step soon. That is done here, and at once.
+    loop.call_soon = loop.keep_step  # type: ignore[method-assign]
+    try:
+        if sys.version_info >= (3, 11):
+            task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
+        else:
+            task = context.run(asyncio.Task, coroutine, loop=loop)
+    finally:
+        del loop.call_soon
+    step, its_context = loop.steps.pop()
+    its_context.run(step)
+    return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from synapse import _frames, _stats
 from synapse._answers import Answers
 from synapse._calls import Call
 from synapse._canceller import Canceller
-from synapse._channel import Channel, HostGone
+from synapse._channel import BATCH_SECONDS, Channel, HostGone
 from synapse._codec import Codec, DecodeIssue
 from synapse._drain import Drain
 from synapse._faults import leave_broken, leave_faulty
@@ -43,6 +44,7 @@ class Settings(NamedTuple):
     concurrency: int
     max_open_calls: int
     evaluate: bool
+    polling_seconds: float
 
 
 class Worker:
@@ -172,7 +174,10 @@ class Worker:
         evaluate = welcome.get("evaluate")
         if evaluate is not None and not isinstance(evaluate, bool):
             raise ProtocolBroken("a Welcome whose `evaluate` is neither true nor false")
-        return Settings(values[0], values[1], values[2], evaluate is True)
+        polling = welcome.get("polling")
+        if polling is not None and not (type(polling) is int and polling >= 0):
+            raise ProtocolBroken("a Welcome whose `polling` is not a number of microseconds")
+        return Settings(*values, evaluate is True, (polling or 0) / 1_000_000)
 
     def _control(self, payload: Buffer) -> Any:
         try:
@@ -182,6 +187,7 @@ class Worker:
 
     def _start(self, settings: Settings) -> None:
         self.channel.limit_frames(settings.max_frame_size)
+        self.channel.polling.begin(settings.polling_seconds)
         self.answers.max_frame_size = settings.max_frame_size
         self._output.sender.max_frame_size = settings.max_frame_size
         self._requests.max_open_calls = settings.max_open_calls
@@ -232,15 +238,17 @@ class Worker:
     def _serve_on_main(self, early: list[Frame]) -> None:
         channel, ready, pace, waits = self.channel, self.runner.ready, self._pace, self.waits
         self._begin(early)
-        run, objects = self.runner.run, self.objects
+        run, objects, now = self.runner.run, self.objects, time.perf_counter
         # In a pool, it is for its threads to close.
         due = objects.due if self.runner.pool is None else ()
         while True:
+            flush_at = now() + BATCH_SECONDS if ready else 0.0
             while ready:
                 run(ready.popleft())
-                if self.following:
-                    # Otherwise what is ready leaves in one write, at the end of the batch.
+                # What is ready together leaves in one write, unless the host waits for it by now.
+                if self.following or now() >= flush_at:
                     channel.flush()
+                    flush_at = now() + BATCH_SECONDS
             if due:
                 channel.flush()
                 objects.close_due()
@@ -254,7 +262,8 @@ class Worker:
                 channel.reading.acquire()
                 try:
                     if not ready and not due:
-                        self._submit(self._handle(channel.read()))
+                        read = channel.read if self.calls else channel.read_next
+                        self._submit(self._handle(read()))
                 finally:
                     waits.main_waits = False
                     pace.leave_reading()
@@ -266,6 +275,7 @@ class Worker:
     def _serve_on_loop(self, tasks: TaskRunner, early: list[Frame]) -> None:
         self._begin(early)
         tasks.read_when_ready(self.channel.fileno(), self._read_on_loop)
+        tasks.poll_with(self.channel.polling, lambda: not self.calls)
         tasks.run()
 
     def _read_on_loop(self) -> None:
