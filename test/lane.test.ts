@@ -4,13 +4,19 @@ import * as Envelope from "../src/Envelope.ts"
 import { closed } from "../src/internal/connectionEnd.ts"
 import { Lane } from "../src/internal/lane.ts"
 
-const frame = (kind: number): Envelope.Frame => ({ kind, id: 1, meta: new Uint8Array(), payload: new Uint8Array() })
+const frame = (kind: number): Envelope.Frame => ({
+  kind,
+  id: 1,
+  meta: new Uint8Array(),
+  payload: new Uint8Array(),
+  lent: undefined
+})
 const chunk = frame(Envelope.Kind.Chunk)
 const success = frame(Envelope.Kind.Success)
 
 const setup = (window = 8) => {
   const credits: Array<number> = []
-  return { credits, lane: new Lane(window, (items) => credits.push(items)) }
+  return { credits, lane: new Lane(window, window, (items) => credits.push(items)) }
 }
 
 describe("a lane", () => {
@@ -77,7 +83,7 @@ describe("a lane", () => {
       let granted = window
       let sent = 0
       let consumed = 0
-      const lane = new Lane(window, (items) => {
+      const lane = new Lane(window, window, (items) => {
         granted += items
       })
       for (let step = 0; step < 1000; step++) {
@@ -98,6 +104,37 @@ describe("a lane", () => {
         yield* Fiber.interrupt(waiting)
       }
       assert.isAbove(sent, 1000)
+    })
+  )
+
+  it.effect("grants more at a time to a sender that it has to wait for, up to a limit", () =>
+    Effect.gen(function* () {
+      let granted = 8
+      const lane = new Lane(8, 32, (items) => {
+        granted += items
+      })
+      const windows: Array<number> = []
+      for (let turn = 0; turn < 4; turn++) {
+        assert.isTrue(lane.offer(chunk, granted))
+        granted = 0
+        yield* lane.take
+        yield* Fiber.interrupt(yield* Effect.forkChild(lane.take, { startImmediately: true }))
+        windows.push(granted)
+      }
+      assert.deepStrictEqual(windows, [16, 32, 32, 32])
+    })
+  )
+
+  it.effect("grants no more to one that is slow", () =>
+    Effect.gen(function* () {
+      const credits: Array<number> = []
+      const lane = new Lane(8, 32, (items) => credits.push(items))
+      for (let turn = 0; turn < 10; turn++) {
+        lane.offer(chunk, 1)
+        yield* lane.take
+        yield* Fiber.interrupt(yield* Effect.forkChild(lane.take, { startImmediately: true }))
+      }
+      assert.deepStrictEqual(credits, new Array(10).fill(1))
     })
   )
 

@@ -1,4 +1,9 @@
-/** The receiving end of a stream: keeps what came until it is taken, and grants more as it is consumed. */
+/**
+ * The receiving end of a stream: keeps what came until it is taken, and grants more as it is consumed.
+ *
+ * A consumer that has to wait while the sender has used up its grant takes more than a grant's way there and back allows:
+ * then more is granted at a time.
+ */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Envelope from "../Envelope.ts"
@@ -12,7 +17,8 @@ interface Chunk {
 }
 
 export class Lane {
-  readonly #window: number
+  #window: number
+  readonly #maxWindow: number
   readonly #credit: (items: number) => void
   readonly #chunks: Array<Chunk> = []
   #end: Arrival | undefined
@@ -24,9 +30,10 @@ export class Lane {
   /** Items consumed and not granted anew. */
   #consumed = 0
 
-  /** `credit` tells the sender that so many more items may come. */
-  constructor(window: number, credit: (items: number) => void) {
+  /** `credit` tells the sender that so many more items may come; `window` is how many at first, and `maxWindow` at most. */
+  constructor(window: number, maxWindow: number, credit: (items: number) => void) {
     this.#window = window
+    this.#maxWindow = maxWindow
     this.#granted = window
     this.#credit = credit
   }
@@ -82,9 +89,15 @@ export class Lane {
     this.#consumed += this.#inHand
     this.#inHand = 0
     if (this.#end !== undefined || this.#consumed === 0) return
-    if (this.#consumed < this.#window / 2 && this.#chunks.length > 0) return
-    this.#granted += this.#consumed
-    this.#credit(this.#consumed)
+    const waits = this.#chunks.length === 0
+    if (this.#consumed < this.#window / 2 && !waits) return
+    // A sender that has used little of what it may send is not held up by that.
+    const isHeldUp = waits && this.#granted <= this.#window / 2
+    const window = isHeldUp ? Math.min(this.#window * 2, this.#maxWindow) : this.#window
+    const items = this.#consumed + window - this.#window
+    this.#window = window
+    this.#granted += items
+    this.#credit(items)
     this.#consumed = 0
   }
 }
