@@ -17,6 +17,7 @@ import type * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as Envelope from "./Envelope.ts"
 import { turnedAway } from "./internal/answer.ts"
+import { CallTable } from "./internal/callTable.ts"
 import {
   closed,
   endOf,
@@ -32,7 +33,6 @@ import {
   decodeHello,
   decodeLog,
   encodeFailure,
-  framesOf,
   handleOf,
   metaOf
 } from "./internal/connectionFrames.ts"
@@ -44,6 +44,7 @@ import * as Outbox from "./internal/outbox.ts"
 import { Pipeline } from "./internal/pipeline.ts"
 import type { Post } from "./internal/requestEnd.ts"
 import type { Serving } from "./internal/serving.ts"
+import type { SharedMemory } from "./internal/sharedMemory.ts"
 import { Stall } from "./internal/stall.ts"
 import type { Vitals } from "./PythonProcess.ts"
 import { StartFailed, SynapseError } from "./SynapseError.ts"
@@ -118,6 +119,10 @@ export interface Options {
   readonly cancelGraceMillis: number
   /** Whether the worker may run pieces of Python. */
   readonly evaluate: boolean
+  /** For how many microseconds the worker looks for the next call before it goes to sleep. Default: 0. */
+  readonly pollingMicros?: number | undefined
+  /** The memory that this side shares with the worker. Default: none. */
+  readonly memory?: SharedMemory | undefined
   /** What the worker is told before it imports its module. Default: nothing. */
   readonly setup?: object | undefined
   /** How often a silent worker is asked whether it is there, and how often it may fail to answer. Default: never. */
@@ -148,6 +153,11 @@ export interface Connection {
    * the connection. Interrupting it tells the worker and does not wait.
    */
   readonly call: (request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
+  /** Makes a call whose end `resume` is given; what it returns gives the call up. */
+  readonly begin: (
+    request: Request,
+    resume: (end: Effect.Effect<Envelope.Frame, SynapseError>) => void
+  ) => (() => void) | undefined
   /** Opens a stream, which is open until it has ended or is closed. */
   readonly stream: (request: Request) => Incoming
   /** Lets go of an object that the worker holds for this side. */
@@ -209,7 +219,8 @@ export interface Stats {
   readonly handles: number
 }
 
-interface OpenCall {
+/** A class, for the garbage collector: V8 keeps literals of a busy place until a full collection, with all they refer to. */
+class OpenCall {
   readonly id: number
   readonly request: Request
   /** Given the end, and what is to be waited for first. */
@@ -218,9 +229,19 @@ interface OpenCall {
   readonly lane: Lane | undefined
   readonly synchronous: boolean
   /** When it was made, in milliseconds of `performance.now`. */
-  readonly since: number
-  sent: boolean
-  recalled: boolean
+  readonly since = performance.now()
+  sent = false
+  /** Given up by its caller, and not answered yet. */
+  abandoned = false
+  recalled = false
+
+  constructor(id: number, request: Request, resume: OpenCall["resume"], lane: Lane | undefined, synchronous: boolean) {
+    this.id = id
+    this.request = request
+    this.resume = resume
+    this.lane = lane
+    this.synchronous = synchronous
+  }
 }
 
 /** How long a worker that is replaced may take to answer what it can. */
@@ -244,20 +265,21 @@ export const make = Effect.fnUntraced(function* (
   socket: Socket.Socket,
   options: Options
 ): Effect.fn.Return<Connection, SynapseError, Scope.Scope> {
-  const calls = new Map<number, OpenCall>()
-  // Ids given up by their caller after they were sent: taken until the worker has answered.
-  const abandoned = new Map<number, OpenCall>()
+  const calls = new CallTable<OpenCall>()
+  // Those given up by their caller after they were sent: their numbers are taken until the worker has answered.
+  let abandoned = 0
   const pipeline = new Pipeline(options.concurrency, options.maxOpenCalls)
   /** Open and abandoned calls of synchronous handlers. */
   let synchronousLoad = 0
-  const frames = Envelope.makeWriter({ maxFrameSize: options.maxFrameSize })
+  const { maxFrameSize, memory } = options
+  const frames = Envelope.makeWriter({ maxFrameSize, places: memory })
   const outbox = yield* Outbox.make<OpenCall>({
     capacity: options.maxOpenCalls,
     frames,
     encode: (call) => encode(call),
     onFlood: () => end(protocolError("it asks and does not read the answers"))
   })
-  const parser = Envelope.makeReader({ maxFrameSize: options.maxFrameSize })
+  const parser = Envelope.makeReader({ maxFrameSize, claim: memory && ((table) => memory.claim(table)) })
   const handles = new Set<number>()
   const owner = {}
   const runInBackground = yield* FiberSet.makeRuntime<never, void, never>()
@@ -270,13 +292,12 @@ export const make = Effect.fnUntraced(function* (
   let stopping: SynapseError | undefined
   let isLeaving = false
   let greeted = false
-  let lastId = 0
   let heard = 0
   let served = 0
   const inspect = options.inspect ?? Effect.succeed(undefined)
 
   const settle = (call: OpenCall, exit: Exit.Exit<Envelope.Frame, SynapseError>): void => {
-    if (!calls.delete(call.id)) return
+    if (call.abandoned || !calls.delete(call)) return
     if (call.synchronous) synchronousLoad--
     const inputsEnd = call.request.inputs === undefined ? undefined : serving.callEnded(call.id)
     // Resuming may run the caller at once: the books are in order before.
@@ -285,7 +306,7 @@ export const make = Effect.fnUntraced(function* (
   }
   const released = (): void => {
     served++
-    if (calls.size === 0) options.onBusy(false)
+    if (calls.size === abandoned) options.onBusy(false)
     options.onChange()
   }
 
@@ -295,10 +316,10 @@ export const make = Effect.fnUntraced(function* (
     endedWith = stopping ?? error
     outbox.stop()
     stall.stop()
-    for (const call of Array.from(calls.values())) {
-      settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
+    for (const call of calls.values()) {
+      if (!call.abandoned) settle(call, Exit.fail(withDelivery(endedWith, call.sent ? "unknown" : "notSent")))
+      else if (calls.delete(call)) abandoned--
     }
-    abandoned.clear()
     handles.clear()
     synchronousLoad = 0
     Deferred.doneUnsafe(greeting, Exit.fail(endedWith))
@@ -306,11 +327,12 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const sendControl = (kind: number, id: number, payload?: unknown): void => outbox.post({ kind, id, payload })
+  if (memory !== undefined) memory.onFree = (region) => sendControl(Envelope.Kind.Free, region)
   const serving = yield* options.serve(outbox.post, owner)
 
   const encode = (call: OpenCall): void => {
     // A call given up before it was sent is not in the table any more.
-    if (!calls.has(call.id)) return
+    if (call.abandoned || calls.get(call.id) !== call) return
     const { request } = call
     try {
       const meta = metaOf(request, call.lane !== undefined)
@@ -334,20 +356,21 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Die:
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
-        if (call !== undefined) {
+        if (call === undefined) return
+        if (!call.abandoned) {
           const refused = turnedAway(frame)
           if (refused === "Recalled" && !call.recalled) throw new Error("a call came back that was not asked for")
           // What did not run tells nothing of how long calls run.
           if (call.synchronous && refused === undefined) answered(call)
           if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
-        } else freed(frame)
+        } else freed(call, frame)
         return
       }
       case Envelope.Kind.Chunk:
         return deliver(frame)
       case Envelope.Kind.Progress:
-        return calls.get(frame.id)?.request.onProgress?.(frame.payload)
+        return openCall(frame.id)?.request.onProgress?.(frame.payload)
       case Envelope.Kind.Log:
         return options.onLog(decodeLog(frame))
       case Envelope.Kind.Ping:
@@ -360,7 +383,14 @@ export const make = Effect.fnUntraced(function* (
         return serving.credit(frame.id, decodeCredit(frame))
       case Envelope.Kind.Cancel:
         return serving.cancel(frame.id)
+      case Envelope.Kind.Free:
+        return memory?.freed(frame.id)
     }
+  }
+
+  const openCall = (id: number): OpenCall | undefined => {
+    const call = calls.get(id)
+    return call === undefined || call.abandoned ? undefined : call
   }
 
   const answered = (call: OpenCall): void => {
@@ -371,19 +401,20 @@ export const make = Effect.fnUntraced(function* (
   // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
   // has not begun. Only those that did not start come back.
   // What else is open may occupy the same thread: a generator, or a method of an object.
-  const hasWaiting = (): boolean => synchronousLoad > 0 && calls.size + abandoned.size > options.concurrency
+  const hasWaiting = (): boolean => synchronousLoad > 0 && calls.size > options.concurrency
   const stall = new Stall(hasWaiting, () => {
     pipeline.stalled()
     for (const call of calls.values()) {
       // A nested call has its place in this worker and in no other.
-      if (!call.synchronous || !call.sent || call.recalled || call.request.parent !== undefined) continue
+      if (!call.synchronous || !call.sent || call.abandoned || call.recalled || call.request.parent !== undefined)
+        continue
       call.recalled = true
       sendControl(Envelope.Kind.Recall, call.id)
     }
   })
 
   const deliver = (frame: Envelope.Frame): void => {
-    const call = calls.get(frame.id)
+    const call = openCall(frame.id)
     if (call === undefined) return
     const items = Envelope.arrayLength(frame.payload)
     if (items === undefined || items === 0) throw new Error("a Chunk that is not an array of items")
@@ -402,10 +433,9 @@ export const make = Effect.fnUntraced(function* (
     onHandle(handle)
   }
 
-  const freed = (frame: Envelope.Frame): void => {
-    const call = abandoned.get(frame.id)
-    if (call === undefined) return
-    abandoned.delete(frame.id)
+  const freed = (call: OpenCall, frame: Envelope.Frame): void => {
+    calls.delete(call)
+    abandoned--
     if (call.synchronous) synchronousLoad--
     // Nobody will: its caller is gone.
     if (call.request.onHandle !== undefined) hold(release, frame)
@@ -454,13 +484,15 @@ export const make = Effect.fnUntraced(function* (
       )
     }
     greeted = true
-    const { concurrency, evaluate, maxFrameSize, maxOpenCalls } = options
+    const { concurrency, evaluate, maxOpenCalls } = options
     sendControl(Envelope.Kind.Welcome, 0, {
       protocol: Envelope.protocolVersion,
       maxFrameSize,
       concurrency,
       maxOpenCalls,
-      evaluate
+      evaluate,
+      sharedMemory: memory?.settings,
+      polling: options.pollingMicros
     })
     Deferred.doneUnsafe(greeting, Exit.succeed(hello))
   }
@@ -471,7 +503,7 @@ export const make = Effect.fnUntraced(function* (
       for (const chunk of yield* pull) {
         heard++
         try {
-          for (const frame of framesOf(parser, chunk)) dispatch(frame)
+          parser.read(chunk, dispatch)
         } catch (error) {
           return end(protocolError(`${messageOf(error)}. Something in Python may be writing to file descriptor 3`))
         }
@@ -531,40 +563,30 @@ export const make = Effect.fnUntraced(function* (
   const synchronous = synchronousMethods(hello)
   const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
 
-  const nextId = (): number => {
-    do lastId = (lastId + 1) >>> 0
-    while (lastId === 0 || calls.has(lastId) || abandoned.has(lastId))
-    return lastId
-  }
-
   const open = (request: Request, resume: OpenCall["resume"], lane?: Lane): OpenCall => {
-    const call: OpenCall = {
-      id: nextId(),
-      request,
-      resume,
-      lane,
-      // The methods of an object are not known here.
-      synchronous: request.target === undefined && synchronous.has(request.method),
-      since: performance.now(),
-      sent: false,
-      recalled: false
-    }
-    calls.set(call.id, call)
+    // The methods of an object are not known here.
+    const takesTurns = request.target === undefined && synchronous.has(request.method)
+    const call = new OpenCall(calls.nextId(), request, resume, lane, takesTurns)
+    calls.add(call)
     if (call.synchronous) synchronousLoad++
-    if (calls.size === 1) options.onBusy(true)
+    if (calls.size - abandoned === 1) options.onBusy(true)
     outbox.request(call)
     return call
   }
 
   const abandon = (call: OpenCall): void => {
-    if (!calls.delete(call.id)) return
+    if (openCall(call.id) !== call) return
     outbox.withdraw(call)
     if (call.request.inputs !== undefined) serving.callEnded(call.id)
     if (call.sent) {
-      abandoned.set(call.id, call)
+      call.abandoned = true
+      abandoned++
       sendControl(Envelope.Kind.Cancel, call.id)
       if (mayBeReplaced(call.request)) runInBackground(replaceAfterGrace(call))
-    } else if (call.synchronous) synchronousLoad--
+    } else {
+      calls.delete(call)
+      if (call.synchronous) synchronousLoad--
+    }
     released()
   }
 
@@ -575,7 +597,7 @@ export const make = Effect.fnUntraced(function* (
   const replaceAfterGrace = (call: OpenCall): Effect.Effect<void> =>
     Effect.andThen(
       Effect.sleep(options.cancelGraceMillis),
-      Effect.suspend(() => (abandoned.get(call.id) === call ? retire : Effect.void))
+      Effect.suspend(() => (calls.get(call.id) === call ? retire : Effect.void))
     )
 
   // The worker takes no more calls, is replaced as one that leaves, and does not get to finish what it has.
@@ -593,20 +615,31 @@ export const make = Effect.fnUntraced(function* (
   const refusal = (): SynapseError | undefined => endedWith ?? (closing ? closed : undefined)
   const isOpen = (): boolean => refusal() === undefined && !isLeaving
 
+  const begin: Connection["begin"] = (request, resume) => {
+    const refused = refusal()
+    if (refused !== undefined) {
+      resume(Effect.fail(withDelivery(refused, "notSent")))
+      return undefined
+    }
+    // Its input streams end before it does.
+    const call = open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
+    return () => abandon(call)
+  }
+
   return {
     hello,
     owner,
     release,
+    begin,
     call: (request) =>
       Effect.callback((resume) => {
-        const refused = refusal()
-        if (refused !== undefined) return resume(Effect.fail(withDelivery(refused, "notSent")))
-        // Its input streams end before it does.
-        const call = open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
-        return Effect.sync(() => abandon(call))
+        const giveUp = begin(request, resume)
+        return giveUp && Effect.sync(giveUp)
       }),
     stream: (request) => {
-      const lane = new Lane(Envelope.streamItems, (items) => sendControl(Envelope.Kind.Credit, call.id, items))
+      const lane = new Lane(Envelope.streamItems, Envelope.maxStreamItems, (items) =>
+        sendControl(Envelope.Kind.Credit, call.id, items)
+      )
       const refused = refusal()
       if (refused !== undefined) {
         lane.end(Exit.fail(withDelivery(refused, "notSent")))
@@ -617,18 +650,18 @@ export const make = Effect.fnUntraced(function* (
     },
     stats: () => {
       let streams = 0
-      for (const { lane } of calls.values()) if (lane !== undefined) streams++
-      return { calls: calls.size + abandoned.size, streams, hostCalls: serving.open(), handles: handles.size }
+      for (const { abandoned, lane } of calls.values()) if (lane !== undefined && !abandoned) streams++
+      return { calls: calls.size, streams, hostCalls: serving.open(), handles: handles.size }
     },
-    has: (id) => calls.has(id) || abandoned.has(id),
+    has: (id) => calls.get(id) !== undefined,
     served: () => served,
-    isIdle: () => calls.size === 0 && handles.size === 0,
+    isIdle: () => calls.size === abandoned && handles.size === 0,
     inspect,
-    load: () => calls.size + abandoned.size,
+    load: () => calls.size,
     isOpen,
     room: (synchronous) => {
       if (!isOpen()) return 0
-      const room = options.maxOpenCalls - calls.size - abandoned.size
+      const room = options.maxOpenCalls - calls.size
       return synchronous ? Math.min(room, pipeline.depth - synchronousLoad) : room
     },
     leaving: Deferred.await(left),

@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import { CodecError } from "./internal/msgpack.ts"
 import { Decoder } from "./internal/msgpackDecoder.ts"
 import { Encoder } from "./internal/msgpackEncoder.ts"
+import { type Lent, type Places, type Reference, referenceSize } from "./internal/sharedMemory.ts"
 import { ExceptionInfo } from "./SynapseError.ts"
 
 /**
@@ -38,7 +39,8 @@ export const Kind = {
   Progress: 16,
   Release: 17,
   Recall: 18,
-  Setup: 19
+  Setup: 19,
+  Free: 20
 } as const
 
 /**
@@ -64,6 +66,14 @@ export const defaultMaxFrameSize = 16 * 1024 * 1024
  * @since 0.1.0
  */
 export const streamItems = 64
+
+/**
+ * How many items it grants at most.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const maxStreamItems = 1024
 
 /**
  * How many bytes of items may be on their way in a stream, that is sent and not credited; one item always may.
@@ -92,6 +102,8 @@ export interface Frame {
   readonly id: number
   readonly meta: Uint8Array
   readonly payload: Uint8Array
+  /** The shared memory that the payload refers to, where it does. */
+  readonly lent: Lent | undefined
 }
 
 /**
@@ -142,7 +154,7 @@ export interface DieMeta {
  * @since 0.1.0
  */
 export class FramingError extends Error {
-  /** The frames that came whole in the same chunk, before the fault. */
+  /** The frames that came whole in the same chunk, before the fault, where nobody has been given them yet. */
   readonly frames: ReadonlyArray<Frame>
 
   constructor(message: string, frames: ReadonlyArray<Frame>) {
@@ -173,9 +185,29 @@ export class FrameTooLarge extends Error {
 const headerSize = 12
 /** The part of a frame that its length does not count: the length itself. */
 const lengthSize = 4
+/** The flag of a frame that ends with references to shared memory. */
+const hasReferences = 1
+const countSize = 2
 const maxMetaSize = 0xffff
 const maxCachedMetas = 256
 const empty = new Uint8Array(0)
+
+/** Not a literal: V8 would put those of a busy connection where only a full collection finds them. */
+class ReceivedFrame implements Frame {
+  readonly kind: number
+  readonly id: number
+  readonly meta: Uint8Array
+  readonly payload: Uint8Array
+  readonly lent: Lent | undefined
+
+  constructor(kind: number, id: number, meta: Uint8Array, payload: Uint8Array, lent: Lent | undefined) {
+    this.kind = kind
+    this.id = id
+    this.meta = meta
+    this.payload = payload
+    this.lent = lent
+  }
+}
 
 class Encoded {
   readonly bytes: Uint8Array
@@ -208,18 +240,23 @@ export interface FrameWriter {
 }
 
 /**
- * Makes a {@link FrameWriter}. `maxFrameSize` is the largest length of a frame, in bytes.
+ * Makes a {@link FrameWriter}. `maxFrameSize` is the largest length of a frame, in bytes; `places` has shared memory for
+ * large values, where there is any.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameWriter => {
+export const makeWriter = (options?: {
+  readonly maxFrameSize?: number
+  readonly places?: Places | undefined
+}): FrameWriter => {
+  const places = options?.places
   const maxFrameSize = options?.maxFrameSize ?? defaultMaxFrameSize
   const encoder = new Encoder()
   const metas = new Map<string, Uint8Array>()
 
   const append = (kind: number, id: number, meta: object | undefined, payload: unknown): number => {
-    encoder.begin(maxFrameSize + lengthSize)
+    encoder.begin(maxFrameSize + lengthSize, places)
     try {
       encoder.room(headerSize)
       encoder.position += headerSize
@@ -231,9 +268,10 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
       }
       if (payload instanceof Encoded) encoder.bytes(payload.bytes)
       else if (payload !== undefined) encoder.encode(payload)
+      const flags = encoder.references === undefined ? 0 : writeReferences(encoder.references)
       const size = encoder.frameSize - lengthSize
       if (size > maxFrameSize) throw new FrameTooLarge(size, maxFrameSize)
-      writeHeader(size, kind, metaSize, id)
+      writeHeader(size, kind | (flags << 8), metaSize, id)
       return metaSize
     } catch (error) {
       encoder.rollback()
@@ -241,10 +279,28 @@ export const makeWriter = (options?: { readonly maxFrameSize?: number }): FrameW
     }
   }
 
-  const writeHeader = (size: number, kind: number, metaSize: number, id: number): void => {
+  const writeReferences = (references: ReadonlyArray<Reference>): number => {
+    if (references.length > 0xffff) throw new CodecError("TooManyItems", `${references.length} values in shared memory`)
+    encoder.room(references.length * referenceSize + countSize)
+    const { view } = encoder
+    for (const { length, offset, region, serial } of references) {
+      const at = encoder.position
+      view.setUint32(at, serial, true)
+      view.setUint32(at + 4, region.number, true)
+      view.setBigUint64(at + 8, BigInt(region.start), true)
+      view.setBigUint64(at + 16, BigInt(offset), true)
+      view.setBigUint64(at + 24, BigInt(length), true)
+      encoder.position += referenceSize
+    }
+    view.setUint16(encoder.position, references.length, true)
+    encoder.position += countSize
+    return hasReferences
+  }
+
+  const writeHeader = (size: number, kindAndFlags: number, metaSize: number, id: number): void => {
     const start = encoder.frameStart
     encoder.view.setUint32(start, size, true)
-    encoder.view.setUint16(start + 4, kind, true)
+    encoder.view.setUint16(start + 4, kindAndFlags, true)
     encoder.view.setUint16(start + 6, metaSize, true)
     encoder.view.setUint32(start + 8, id, true)
   }
@@ -295,15 +351,22 @@ export interface FrameReader {
    * others the bytes are kept until the rest arrives. Throws a {@link FramingError}, from then on at every call.
    */
   readonly push: (chunk: Uint8Array) => ReadonlyArray<Frame>
+  /** The same, frame by frame. */
+  readonly read: (chunk: Uint8Array, onFrame: (frame: Frame) => void) => void
 }
 
 /**
- * Makes a {@link FrameReader}. `maxFrameSize` is the largest length of a frame, in bytes.
+ * Makes a {@link FrameReader}. `maxFrameSize` is the largest length of a frame, in bytes; `claim` takes the references to
+ * shared memory that a frame ends with, and without it there may be none.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const makeReader = (options?: { readonly maxFrameSize?: number }): FrameReader => {
+export const makeReader = (options?: {
+  readonly maxFrameSize?: number
+  readonly claim?: ((table: Uint8Array) => Lent) | undefined
+}): FrameReader => {
+  const claim = options?.claim
   const maxFrameSize = options?.maxFrameSize ?? defaultMaxFrameSize
   /** The first bytes of a frame that is not whole yet, and how many there are. */
   let partial = empty
@@ -332,13 +395,28 @@ export const makeReader = (options?: { readonly maxFrameSize?: number }): FrameR
         `${size - headerSize} bytes`
       return undefined
     }
+    const end = (bytes[at + 5]! & hasReferences) === 0 ? at + size : referencesAt(bytes, payloadAt, at + size)
+    if (end === undefined) return undefined
     offset += size
-    return {
-      kind: bytes[at + 4]!,
-      id: uint32(bytes, at + 8),
-      meta: payloadAt === at + headerSize ? empty : bytes.subarray(at + headerSize, payloadAt),
-      payload: payloadAt === at + size ? empty : bytes.subarray(payloadAt, at + size)
-    }
+    return new ReceivedFrame(
+      bytes[at + 4]!,
+      uint32(bytes, at + 8),
+      payloadAt === at + headerSize ? empty : bytes.subarray(at + headerSize, payloadAt),
+      payloadAt === end ? empty : bytes.subarray(payloadAt, end),
+      end === at + size ? undefined : claim!(bytes.subarray(end, at + size - countSize))
+    )
+  }
+
+  /** Where the references begin that end a frame. */
+  const referencesAt = (bytes: Uint8Array, payloadAt: number, frameEnd: number): number | undefined => {
+    const countAt = frameEnd - countSize
+    const count = countAt < payloadAt ? 0 : bytes[countAt]! | (bytes[countAt + 1]! << 8)
+    const begin = countAt - count * referenceSize
+    if (claim !== undefined && count > 0 && begin >= payloadAt) return begin
+    brokenBy = `the frame at byte ${offset} ends with references to shared memory ${
+      claim === undefined ? "where there is none" : "that are not whole"
+    }`
+    return undefined
   }
 
   /** Adds bytes of the chunk to the partial frame until it has `size`, and tells how many it took. */
@@ -359,36 +437,45 @@ export const makeReader = (options?: { readonly maxFrameSize?: number }): FrameR
 
   const push = (chunk: Uint8Array): ReadonlyArray<Frame> => {
     const frames: Array<Frame> = []
+    try {
+      read(chunk, (frame) => frames.push(frame))
+    } catch (error) {
+      throw error instanceof FramingError ? new FramingError(error.message, frames) : error
+    }
+    return frames
+  }
+
+  const read = (chunk: Uint8Array, onFrame: (frame: Frame) => void): void => {
     let at = 0
     while (brokenBy === undefined) {
       if (received > 0) {
         const size = sizeAt(partial, 0, received)
         if (brokenBy !== undefined) break
         at += fill(chunk, at, size)
-        if (received < size) return frames
+        if (received < size) return
         if (size === lengthSize) continue
         const frame = frameAt(partial, 0, size)
-        if (frame !== undefined) frames.push(frame)
         partial = empty
         received = 0
+        if (frame !== undefined) onFrame(frame)
       } else {
         const available = chunk.length - at
-        if (available === 0) return frames
+        if (available === 0) return
         const size = sizeAt(chunk, at, available)
         if (brokenBy !== undefined) break
         if (available < size) {
           fill(chunk, at, size)
-          return frames
+          return
         }
         const frame = frameAt(chunk, at, size)
-        if (frame !== undefined) frames.push(frame)
         at += size
+        if (frame !== undefined) onFrame(frame)
       }
     }
-    throw new FramingError(brokenBy, frames)
+    throw new FramingError(brokenBy, [])
   }
 
-  return { push }
+  return { push, read }
 }
 
 /** A frame up to this size is given its memory at once. */
@@ -416,6 +503,22 @@ const decoder = new Decoder()
  * @since 0.1.0
  */
 export const decodePayload = (bytes: Uint8Array): unknown => (bytes.length === 0 ? undefined : decoder.decode(bytes))
+
+/**
+ * The value of a frame's payload, as {@link decodePayload}; it can be had once, because the shared memory that the payload
+ * refers to is given back.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decodeFrame = ({ lent, payload }: Frame): unknown => {
+  if (lent === undefined) return decodePayload(payload)
+  try {
+    return payload.length === 0 ? undefined : decoder.decode(payload, lent)
+  } finally {
+    lent.free()
+  }
+}
 
 /**
  * The entries of a frame's meta, none when it is empty. Throws a `CodecError`.
@@ -522,7 +625,11 @@ export const Welcome = Schema.Struct({
   concurrency: Schema.Int,
   maxOpenCalls: Schema.Int,
   /** Whether pieces of Python may be run. */
-  evaluate: Schema.Boolean
+  evaluate: Schema.Boolean,
+  /** Where values may lie in shared memory: from how many bytes on, and how many bytes of memory the worker may use. */
+  sharedMemory: Schema.optionalKey(Schema.Struct({ threshold: Schema.Int, capacity: Schema.Int })),
+  /** For how many microseconds the worker looks for the next request before it goes to sleep. */
+  polling: Schema.optionalKey(Schema.Int)
 })
 
 /**

@@ -2,7 +2,7 @@
  * One Python process, owned by a scope and seen as a `Socket.Socket`.
  *
  * Acquiring it spawns the interpreter with its private descriptors: 3 is the channel, 4 the lifeline that ends the
- * process group when this process is gone, 5 takes crash dumps. Output on 1 and 2 is drained line by line. Closing the
+ * process group when this process is gone, 5 takes crash dumps, 6 to 8 are files of memory where there are any. Output on 1 and 2 is drained line by line. Closing the
  * scope waits for the process to leave, then stops its whole tree, first gently and then by force.
  *
  * @since 0.1.0
@@ -52,6 +52,8 @@ export interface Options {
   readonly secrets?: Readonly<Record<string, string>> | undefined
   /** What the process may use. Default: what this one may. `openCalls` and `logRecordsPerSecond` are not looked at here. */
   readonly limits?: Limits.Limits | undefined
+  /** Descriptors of files of memory that the process gets as its own from 6 on. Default: none. */
+  readonly memory?: ReadonlyArray<number> | undefined
   /** Called with each line the process writes to descriptor 1 or 2, without its end. */
   readonly onLine: (line: OutputLine) => void
 }
@@ -169,18 +171,20 @@ interface Worker {
 const spawn = (options: Options, limits: Limits.Enforced): Effect.Effect<Worker, SynapseError> =>
   Effect.callback((resume) => {
     const workerId = randomUUID()
+    const memory = options.memory ?? []
     let child: ChildProcess.ChildProcess
     try {
       child = ChildProcess.spawn(options.python, [...interpreterFlags, runtimeMain, options.entrypoint], {
         cwd: options.directory,
         // Its own session and process group: the tree can be signalled as one, and Ctrl-C reaches this process alone.
         detached: true,
-        stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe"],
+        stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe", ...memory],
         env: {
           ...options.env,
           SYNAPSE_PPID: String(process.pid),
           SYNAPSE_WORKER_ID: workerId,
           SYNAPSE_SETUP: limits.setup && "1",
+          SYNAPSE_MEMORY: memory.length === 0 ? undefined : String(memory.length),
           // The parent-death signal follows the thread that spawned, and this one may end before the process does.
           ...(isMainThread ? {} : { SYNAPSE_PDEATHSIG: "0" })
         }

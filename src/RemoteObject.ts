@@ -14,6 +14,7 @@ import type { Connection } from "./Connection.ts"
 import * as Envelope from "./Envelope.ts"
 import { answerOf } from "./internal/answer.ts"
 import { type Calls, exchange, makeCall } from "./internal/call.ts"
+import { useOf } from "./internal/dispatcher.ts"
 import { makeStream } from "./internal/streaming.ts"
 import type { CallOptions, InputServices } from "./Synapse.ts"
 import { SynapseError, Unsupported } from "./SynapseError.ts"
@@ -89,12 +90,12 @@ export const makeAcquire = (calls: Calls) =>
         if (handle !== undefined) connection?.release(handle)
       })
     )
-    const use: WorkerPool["use"] = (method, call, how) =>
+    const use: WorkerPool["use"] = (method, begin, how) =>
       calls.use(
         method,
-        (used) => {
+        (used, resume) => {
           connection = used
-          return call(used)
+          return begin(used, resume)
         },
         how
       )
@@ -108,7 +109,7 @@ export const makeAcquire = (calls: Calls) =>
       callTimeout: calls.callTimeout,
       target: handle,
       type,
-      use: (method, call) => (released ? Effect.fail(isReleased(method)) : call(connection!))
+      use: (method, begin) => (released ? Effect.fail(isReleased(method)) : useOf(connection!)(method, begin))
     }
     const get: RemoteObject["get"] = (schema, attribute, options) =>
       Effect.flatMap(

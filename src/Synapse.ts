@@ -26,7 +26,9 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type * as Connection from "./Connection.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
+import { makeAllocate } from "./internal/allocate.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
+import * as Commons from "./internal/commons.ts"
 import { resolveEntrypoint } from "./internal/entrypoint.ts"
 import { Host } from "./internal/environmentHost.ts"
 import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
@@ -38,7 +40,8 @@ import { type Progress as InternalProgress, makeProgress } from "./internal/prog
 import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
 import * as Watching from "./internal/watching.ts"
-import { makeStartWorker } from "./internal/worker.ts"
+import { makeStartWorker, sharedMemoryOf } from "./internal/worker.ts"
+import type * as NdArray from "./NdArray.ts"
 import * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as PythonProcess from "./PythonProcess.ts"
 import * as RemoteObject from "./RemoteObject.ts"
@@ -130,13 +133,46 @@ export interface SynapseOptions<R = never> {
   readonly host?: HostFunctions.HostFunctions<R> | undefined
   /** Whether {@link evaluate} may run pieces of Python. Default: `false`. */
   readonly evaluate?: boolean | undefined
+  /**
+   * How long a worker that has answered its last call looks for the next one before it goes to sleep, at most 1 ms: calls
+   * that follow each other take half as long. It does so only while that pays. `false`: never. Default: 50 µs, and on a
+   * machine with one processor never.
+   */
+  readonly polling?: Duration.Input | false | undefined
   /** Bytes of the largest message in either direction, at least 4096. Default: 16 MiB. */
   readonly maxFrameSize?: number | undefined
+  /**
+   * How large byte strings and arrays travel: through memory that this process shares with a worker, in files without a
+   * name. `false`: in messages, as everything else. Default: `{}`.
+   */
+  readonly sharedMemory?: SharedMemoryOptions | false | undefined
   /**
    * What becomes of everything the module prints and logs. Default: `"effect"`, Effect log records with the annotations
    * `logger`, `pid`, `file`, `line` and `call`. `"ignore"`: nothing. A function receives each {@link LogRecord} instead.
    */
   readonly logs?: Logs.LogsOption | undefined
+}
+
+/**
+ * How memory is shared with workers.
+ *
+ * **Details**
+ *
+ * A value that finds no room travels in the message, where `maxFrameSize` bounds it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SharedMemoryOptions {
+  /** Bytes from which on a byte string or an array travels so. Default: 128 KiB. */
+  readonly threshold?: number | undefined
+  /** MiB that such values may take, for each worker and direction. Memory is given back when it is idle. Default: 1024. */
+  readonly capacityMiB?: number | undefined
+  /**
+   * Whether {@link allocate} gives arrays that this process and Python have in the same memory. It needs the package `koffi`
+   * and Linux. Default: `false`.
+   */
+  readonly inPlace?: boolean | undefined
 }
 
 /**
@@ -355,6 +391,18 @@ export type Evaluate<S = never> = <A, RD = never, R = never>(
 ) => Effect.Effect<A, SynapseError, S | RD | NoInfer<R>>
 
 /**
+ * Gives an array in memory that Python has too.
+ *
+ * @see {@link allocate} for what it does
+ * @category models
+ * @since 0.1.0
+ */
+export type Allocate<S = never> = <D extends NdArray.DType>(
+  dtype: D,
+  shape: number | ReadonlyArray<number>
+) => Effect.Effect<NdArray.NdArray<D>, SynapseError, S | Scope.Scope>
+
+/**
  * What is open in a runtime.
  *
  * @category models
@@ -377,6 +425,8 @@ export interface Runtime {
   readonly acquire: Acquire
   /** @see {@link evaluate} for the form that takes the runtime from the context */
   readonly evaluate: Evaluate
+  /** @see {@link allocate} for the form that takes the runtime from the context */
+  readonly allocate: Allocate
   /** Calls, streams, host calls and Python objects that are open now. */
   readonly stats: Effect.Effect<Stats>
   /** @see {@link status} for the form that takes the runtime from the context */
@@ -440,7 +490,8 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     whenStarted(started, () => module.environment)
   )
 
-  const startWorker = makeStartWorker(options, host, logs)
+  const commons = yield* commonsOf(options.sharedMemory)
+  const startWorker = makeStartWorker(options, { host, logs, commons })
 
   const pool = yield* WorkerPool.make({
     size: sizeOf(options.workers),
@@ -467,6 +518,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     stream: makeStream(calls),
     acquire: RemoteObject.makeAcquire(calls) as Acquire,
     evaluate: makeEvaluate(calls, options.evaluate ?? false),
+    allocate: makeAllocate(commons),
     stats: Effect.sync(pool.stats),
     status: pool.status,
     statusChanges: pool.statusChanges,
@@ -488,6 +540,14 @@ const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
   const most = max === "cpus" ? Math.min(availableParallelism(), maxWorkers) : max
   // Not every machine has as many processors as are always wanted.
   return { min: Math.min(min ?? most, most), max: most, idleTimeToLive }
+}
+
+const commonsOf = (
+  option: SynapseOptions["sharedMemory"]
+): Effect.Effect<Commons.Commons | undefined, SynapseError, Scope.Scope> => {
+  const settings = sharedMemoryOf(option)
+  const isWanted = option !== undefined && option !== false && option.inPlace === true
+  return settings !== undefined && isWanted ? Commons.make(settings.capacity) : Effect.succeed(undefined)
 }
 
 const watch = ({
@@ -541,6 +601,7 @@ const whenStarted = (
         rememberPlace(literal, evaluate)
         return Effect.flatMap(runtime, ({ evaluate }) => evaluate(schema, bindings, options)(literal, ...values))
       },
+    allocate: (dtype, shape) => Effect.flatMap(runtime, ({ allocate }) => allocate(dtype, shape)),
     stats: Effect.flatMap(runtime, ({ stats }) => stats),
     status: Effect.flatMap(runtime, ({ status }) => status),
     statusChanges: Stream.unwrap(Effect.map(runtime, ({ statusChanges }) => statusChanges)),
@@ -581,6 +642,8 @@ export interface ServiceClass<Self, Id extends string> extends Context.ServiceCl
   readonly acquire: Acquire<Self>
   /** @see {@link evaluate} */
   readonly evaluate: Evaluate<Self>
+  /** @see {@link allocate} */
+  readonly allocate: Allocate<Self>
   /** @see {@link stats} */
   readonly stats: Effect.Effect<Stats, never, Self>
   /** @see {@link status} */
@@ -637,6 +700,7 @@ export const Service =
           rememberPlace(literal, evaluate)
           return key.use((runtime) => runtime.evaluate(schema, bindings, options)(literal, ...values))
         },
+      allocate: (dtype, shape) => key.use((runtime) => runtime.allocate(dtype, shape)),
       stats: key.use((runtime) => runtime.stats),
       status: key.use((runtime) => runtime.status),
       statusChanges: Stream.unwrap(key.useSync((runtime) => runtime.statusChanges)),
@@ -716,7 +780,8 @@ export const call: Call<Synapse> = Synapse.call
  *
  * **Details**
  *
- * Python produces as the consumer takes: at most 64 items and about 1 MiB ahead. A stream that ends early or is interrupted
+ * Python produces as the consumer takes: 64 items ahead, up to 1024 for a consumer that has to wait for them, and at most
+ * about 1 MiB. A stream that ends early or is interrupted
  * closes the generator, whose `finally` runs. One that fails gives the items before the failure first.
  *
  * **Example** (Words as they come)
@@ -834,6 +899,42 @@ export const acquire: Acquire<Synapse> = Synapse.acquire
  * @since 0.1.0
  */
 export const evaluate: Evaluate<Synapse> = Synapse.evaluate
+
+/**
+ * An array of zeros in memory that Python has too, until the scope closes.
+ *
+ * **When to use**
+ *
+ * Use for arrays that go to Python often, or that Python is to fill: nothing of them is copied, neither on the way there nor
+ * back. Needs `sharedMemory: { inPlace: true }`.
+ *
+ * **Details**
+ *
+ * Passed to a call, it is an array in Python that lies in the same memory: what either side writes, the other sees. A call that
+ * returns it, or a contiguous part of it, gives an array of the same memory. Its own buffer has no elements any more when
+ * the scope is closed. It fails with `Unsupported` where memory is not shared in place, or there is no room.
+ *
+ * **Gotchas**
+ *
+ * What a call writes after it was given up is written: keep such an array from other uses until then.
+ *
+ * **Example** (Python fills an array)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Effect.gen(function*() {
+ *   const image = yield* Synapse.allocate("float32", [1080, 1920])
+ *   yield* Synapse.call(Schema.Void, { out: image, at: 3.5 }, { method: "render" })
+ *   return image.data[0]
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const allocate: Allocate<Synapse> = Synapse.allocate
 
 /**
  * Calls, streams, host calls and Python objects that are open now.

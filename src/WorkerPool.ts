@@ -21,6 +21,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { Connection, Leaving, Stats } from "./Connection.ts"
+import type { Frame } from "./Envelope.ts"
 import { Dispatcher, type Seat } from "./internal/dispatcher.ts"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { quietSleep } from "./internal/quietSleep.ts"
@@ -142,6 +143,17 @@ export interface UseOptions {
 }
 
 /**
+ * Begins a call at a worker, at once. `resume` is given its end; what is returned ends it for a caller that gives it up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Begin = (
+  connection: Connection,
+  resume: (end: Effect.Effect<Frame, SynapseError>) => void
+) => (() => void) | undefined
+
+/**
  * A worker as {@link Status} shows it.
  *
  * @category models
@@ -204,11 +216,7 @@ export interface WorkerEnd {
  */
 export interface WorkerPool {
   /** Runs one call of a method on the least loaded worker, waiting for room where there is none. */
-  readonly use: <A, R>(
-    method: string,
-    call: (connection: Connection) => Effect.Effect<A, SynapseError, R>,
-    how?: UseOptions | undefined
-  ) => Effect.Effect<A, SynapseError, R>
+  readonly use: (method: string, begin: Begin, how?: UseOptions | undefined) => Effect.Effect<Frame, SynapseError>
   /** What is open on all workers. */
   readonly stats: () => Stats
   readonly status: Effect.Effect<Status>
@@ -426,9 +434,9 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const finish = (worker: Worker): void => {
-    const { connection, finished, seat, state } = worker
+    const { connection, finished, state } = worker
     if (state !== "draining") return
-    if (connection !== undefined && !(connection.isIdle() && (seat?.reserved ?? 0) === 0)) return
+    if (connection !== undefined && !connection.isIdle()) return
     if (!worker.endsByItself) return void Deferred.doneUnsafe(finished, Exit.void)
     // Unless a handler that was given up keeps it from it.
     if (worker.isOverdue) return

@@ -145,7 +145,7 @@ describe("calls of asynchronous handlers", () => {
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       assert.strictEqual(stubs[0]!.open, 0)
-      yield* Effect.forkChild(pool.use("async", (connection) => connection.call(request)))
+      yield* Effect.forkChild(pool.use("async", (connection, resume) => connection.begin(request, resume)))
       yield* settle
       assert.strictEqual(stubs[0]!.open, 1)
     })
@@ -166,7 +166,7 @@ describe("calls of asynchronous handlers", () => {
                 room: (synchronous) => (synchronous ? 1 : 9)
               }))
           }).pipe(Scope.provide(scope))
-          const asynchronous = pool.use("async", (connection) => connection.call(request))
+          const asynchronous = pool.use("async", (connection, resume) => connection.begin(request, resume))
           yield* Effect.forkChild(Effect.provideService(asynchronous, Scheduler.MaxOpsBeforeYield, operations))
           for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
           yield* Effect.forkChild(callOn(pool))
@@ -187,11 +187,11 @@ describe("a call inside a host function", () => {
       yield* Effect.forkChild(callOn(pool))
       yield* settle
       const parent = { owner: stubs[0]!.connection.owner, call: 7 }
-      const nested = pool.use("main", (connection) => connection.call(request), { parent })
+      const nested = pool.use("main", (connection, resume) => connection.begin(request, resume), { parent })
       stubs[0]!.waitsIn = 7
       yield* Effect.forkChild(nested)
       // An asynchronous one too: what it makes Python call may be synchronous again.
-      yield* Effect.forkChild(pool.use("async", (connection) => connection.call(request), { parent }))
+      yield* Effect.forkChild(pool.use("async", (connection, resume) => connection.begin(request, resume), { parent }))
       yield* settle
       assert.deepStrictEqual(
         stubs.map(({ open }) => open),

@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import type * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
 import { type Calls, makeCall } from "../src/internal/call.ts"
+import { useOf } from "../src/internal/dispatcher.ts"
 import { makeProgress } from "../src/internal/progress.ts"
 import { CurrentRequest } from "../src/internal/serving.ts"
 import { makeStream } from "../src/internal/streaming.ts"
@@ -27,17 +28,16 @@ const exited = Effect.fail(FakeWorker.exited)
 
 const answering = (answers: ReadonlyArray<Answer>, isOpen = true) => {
   const requests: Array<Connection.Request> = []
-  const stub: Pick<Connection.Connection, "call" | "isOpen"> = {
+  const stub: Pick<Connection.Connection, "begin" | "isOpen"> = {
     isOpen: () => isOpen,
-    call: (request) =>
-      Effect.suspend(() => {
-        requests.push(request)
-        request.onSent?.()
-        return answers[Math.min(requests.length, answers.length) - 1]!
-      })
+    begin: (request, resume) => {
+      requests.push(request)
+      request.onSent?.()
+      resume(answers[Math.min(requests.length, answers.length) - 1]!)
+      return undefined
+    }
   }
-  const use: WorkerPool["use"] = (_method, call) => call(stub as Connection.Connection)
-  return { requests, call: makeCall({ use, callTimeout: undefined }) }
+  return { requests, call: makeCall({ use: useOf(stub as Connection.Connection), callTimeout: undefined }) }
 }
 
 describe("a call that the worker turns away", () => {
@@ -129,7 +129,7 @@ describe("a call with a time-out", () => {
 
 /** A worker that answers by hand. */
 const byHand = Effect.map(setup(), ({ connection, worker }) => {
-  const calls: Calls = { use: (_method, call) => call(connection), callTimeout: undefined }
+  const calls: Calls = { use: useOf(connection), callTimeout: undefined }
   const received = worker.receiveKind(Envelope.Kind.Request)
   return { connection, worker, received, call: makeCall(calls), stream: makeStream(calls) }
 })
@@ -228,10 +228,15 @@ describe("a call that may have run, and is sent again", () => {
   it.effect("and then waits in vain, says that it may have run", () =>
     Effect.gen(function* () {
       let calls = 0
-      const use: WorkerPool["use"] = (_method, call) => (++calls > 1 ? Effect.never : call(stub as never))
-      const stub = {
-        call: (request: Connection.Request) => Effect.andThen(Effect.sync(request.onSent!), exited)
+      const stub: Pick<Connection.Connection, "begin"> = {
+        begin: (request, resume) => {
+          request.onSent?.()
+          resume(exited)
+          return undefined
+        }
       }
+      const use: WorkerPool["use"] = (method, begin) =>
+        ++calls > 1 ? Effect.never : useOf(stub as Connection.Connection)(method, begin)
       const call = makeCall({ use, callTimeout: undefined })
       const fiber = yield* Effect.forkChild(
         Effect.flip(call(Schema.String, 1, { idempotent: true, queueTimeout: "1 second", totalTimeout: "1 minute" }))

@@ -45,7 +45,7 @@ describe("a pool of as many workers as are needed", () => {
         acquire: (onChange) => Effect.delay(acquire(onChange), "1 second")
       })
       for (const method of ["main", "main", "async"]) {
-        yield* Effect.forkChild(pool.use(method, (connection) => connection.call(request)))
+        yield* Effect.forkChild(pool.use(method, (connection, resume) => connection.begin(request, resume)))
       }
       yield* TestClock.adjust("1 second")
       yield* settle

@@ -34,7 +34,7 @@ export const answerOf = <A, RD>(
   return (frame) => {
     let payload: unknown
     try {
-      payload = Envelope.decodePayload(frame.payload)
+      payload = Envelope.decodeFrame(frame)
       if (frame.kind === Envelope.Kind.Success) {
         return Effect.mapError(decode(parseJson ? parsed(payload) : payload), (error) => {
           const { issue, path } = SchemaMsgpack.describeIssue(error)
@@ -69,7 +69,7 @@ export const failureOfFrame = (
   type: string | undefined
 ): Effect.Effect<never, SynapseError> => {
   try {
-    return fail(failureOf(frame, Envelope.decodePayload(frame.payload), method, type))
+    return fail(failureOf(frame, Envelope.decodeFrame(frame), method, type))
   } catch (error) {
     return fail(undecodable(error, method))
   }

@@ -24,21 +24,11 @@ export const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta 
   }
 }
 
-/** The frames of a chunk; those before a fault in it count. */
-export function* framesOf(parser: Envelope.FrameReader, chunk: Uint8Array): Iterable<Envelope.Frame> {
-  try {
-    yield* parser.push(chunk)
-  } catch (error) {
-    if (error instanceof Envelope.FramingError) yield* error.frames
-    throw error
-  }
-}
-
 const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Envelope.Frame) => A) => {
   const decode = Schema.decodeUnknownSync(schema)
   return (frame) => {
     try {
-      return decode(Envelope.decodePayload(frame.payload))
+      return decode(Envelope.decodeFrame(frame))
     } catch (error) {
       throw new Error(`${name} does not decode: ${messageOf(error)}`)
     }
@@ -54,7 +44,7 @@ const decodeReason = decodeControl(Schema.Struct({ reason: Schema.optionalKey(Sc
 /** The handle that an answer gives; nothing where it gives none. */
 export const handleOf = (frame: Envelope.Frame): number | undefined => {
   try {
-    return decodeHeld(Envelope.decodePayload(frame.payload)).handle
+    return decodeHeld(Envelope.decodeFrame(frame)).handle
   } catch {
     return undefined
   }

@@ -94,7 +94,13 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** What the runtime itself tells a process, and finds it by. */
-const ownVariables = new Set(["SYNAPSE_PPID", "SYNAPSE_WORKER_ID", "SYNAPSE_SETUP", "SYNAPSE_PDEATHSIG"])
+const ownVariables = new Set([
+  "SYNAPSE_PPID",
+  "SYNAPSE_WORKER_ID",
+  "SYNAPSE_SETUP",
+  "SYNAPSE_MEMORY",
+  "SYNAPSE_PDEATHSIG"
+])
 
 /** Names the variable, which what would fail later does not, and never the value. */
 const checkSecrets = (secrets: Readonly<Record<string, string>>): Effect.Effect<void, SynapseError> => {

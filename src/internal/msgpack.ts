@@ -21,6 +21,7 @@ export type CodecReason =
   | "InvalidArray"
   | "InvalidMeta"
   | "Unsupported"
+  | "InvalidReference"
   | "UnknownExtension"
   | "Reserved"
   | "Truncated"

@@ -8,6 +8,8 @@ import * as NdArray from "../NdArray.ts"
 import type { FastBuffer } from "./msgpack.ts"
 import { arraySize, elementTypes, fail, littleEndian, maxDepth, swapped, twoTo32, under } from "./msgpack.ts"
 
+import type { Lent } from "./sharedMemory.ts"
+
 const { utf8Slice } = Buffer.prototype as FastBuffer
 
 /**
@@ -30,6 +32,8 @@ const none = new Uint8Array(0)
  */
 export class Decoder {
   #bytes: Uint8Array = none
+  /** What the bytes refer to. */
+  #lent: Lent | undefined
   #view: DataView | undefined
   #position = 0
   #end = 0
@@ -42,8 +46,9 @@ export class Decoder {
   #watchedSince: { readonly position: number; readonly cpuMillis: number; readonly millis: number } | undefined
   readonly #keys: Array<string | undefined> = new Array(keyCacheSize).fill(undefined)
 
-  decode(bytes: Uint8Array): unknown {
+  decode(bytes: Uint8Array, lent?: Lent): unknown {
     this.#bytes = bytes
+    this.#lent = lent
     this.#position = 0
     this.#end = bytes.length
     this.#announced = bytes.length
@@ -58,6 +63,7 @@ export class Decoder {
         : fail("Trailing", `${left} bytes follow the value, which ends at byte ${this.#position}`)
     } finally {
       this.#bytes = none
+      this.#lent = undefined
       this.#view = undefined
     }
   }
@@ -344,10 +350,12 @@ export class Decoder {
         return this.#date(at, n)
       case 1:
         return this.#elements(at, n)
+      case 3:
+        return this.#lentValue(at, n)
       default:
         return fail(
           "UnknownExtension",
-          `extension type ${(type << 24) >> 24}: only 1 (arrays) and -1 (instants) are known`
+          `extension type ${(type << 24) >> 24}: only 1 (arrays), 3 (shared memory) and -1 (instants) are known`
         )
     }
   }
@@ -374,24 +382,54 @@ export class Decoder {
     return date
   }
 
-  #elements(at: number, n: number): Date | NdArray.NdArray | NdArray.TypedArray {
-    const bytes = this.#bytes
-    const element = n < 2 ? undefined : elementTypes[bytes[at]! - 1]
-    const dimensions = n < 2 ? 0 : bytes[at + 1]!
-    const dataAt = at + 2 + 4 * dimensions
-    if (element === undefined) return fail("InvalidArray", "an array whose element type is not known")
-    if (dimensions > 32 || dataAt > at + n) return fail("InvalidArray", `an array of ${dimensions} dimensions`)
-    const shape: Array<number> = []
-    for (let i = at + 2; i < dataAt; i += 4) shape.push(this.#wide().getUint32(i, true))
-    const size = arraySize(element, shape)
-    if (size !== at + n - dataAt) {
-      return fail("InvalidArray", `${at + n - dataAt} bytes for ${element.dtype} of shape [${shape.join(", ")}]`)
-    }
+  #elements(at: number, n: number): NdArray.NdArray | NdArray.TypedArray {
+    const head = this.#arrayHead(at, n)
     // A copy of its own is aligned, whatever the place in the message.
-    const own = new Uint8Array(bytes.subarray(dataAt, at + n))
-    const data = new element.make((littleEndian ? own : swapped(own, element.make.BYTES_PER_ELEMENT)).buffer)
-    return dimensions === 1 && element.dtype !== "bool" ? data : NdArray.make(data, shape, element.dtype)
+    const own = new Uint8Array(this.#bytes.subarray(head.end, at + n))
+    return arrayOf(head, littleEndian ? own : swapped(own, head.element.make.BYTES_PER_ELEMENT))
   }
+
+  /** Element type and shape of an array, and where they end, in the `n` bytes from `at`. */
+  #arrayHead(at: number, n: number): ArrayHead {
+    const element = n < 2 ? undefined : elementTypes[this.#bytes[at]! - 1]
+    const dimensions = n < 2 ? 0 : this.#bytes[at + 1]!
+    const end = at + 2 + 4 * dimensions
+    if (element === undefined) return fail("InvalidArray", "an array whose element type is not known")
+    if (dimensions > 32 || end > at + n) return fail("InvalidArray", `an array of ${dimensions} dimensions`)
+    const shape: Array<number> = []
+    for (let i = at + 2; i < end; i += 4) shape.push(this.#wide().getUint32(i, true))
+    return { element, shape, end }
+  }
+
+  /** A value that lies in shared memory: bytes, or the elements of an array. */
+  #lentValue(at: number, n: number): unknown {
+    const lent = this.#lent
+    if (lent === undefined || n < 4) {
+      return fail("InvalidReference", "a value in shared memory, in a message that refers to none")
+    }
+    const head = n === 4 ? undefined : this.#arrayHead(at + 4, n - 4)
+    if (head !== undefined && head.end !== at + n) fail("InvalidArray", "bytes behind the shape of an array")
+    const bytes = lent.take(this.#wide().getUint32(at, true))
+    return head === undefined ? bytes : arrayOf(head, bytes)
+  }
+}
+
+interface ArrayHead {
+  readonly element: (typeof elementTypes)[number]
+  readonly shape: ReadonlyArray<number>
+  readonly end: number
+}
+
+const arrayOf = (
+  { element, shape }: ArrayHead,
+  bytes: Uint8Array<ArrayBuffer>
+): NdArray.NdArray | NdArray.TypedArray => {
+  const size = arraySize(element, shape)
+  if (size !== bytes.length || bytes.byteOffset % element.make.BYTES_PER_ELEMENT !== 0) {
+    return fail("InvalidArray", `${bytes.length} bytes for ${element.dtype} of shape [${shape.join(", ")}]`)
+  }
+  const data = new element.make(bytes.buffer, bytes.byteOffset, bytes.length / element.make.BYTES_PER_ELEMENT)
+  return shape.length === 1 && element.dtype !== "bool" ? data : NdArray.make(data, shape, element.dtype)
 }
 
 const cpuMillis = (): number => {

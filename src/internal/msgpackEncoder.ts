@@ -19,6 +19,7 @@ import {
   twoTo32,
   under
 } from "./msgpack.ts"
+import type { Places, Reference } from "./sharedMemory.ts"
 import { StreamReference } from "./streamReference.ts"
 
 const allocate = (size: number): FastBuffer => Buffer.allocUnsafeSlow(size) as FastBuffer
@@ -72,6 +73,9 @@ export class Encoder {
   #limit = Number.POSITIVE_INFINITY
   /** Bytes of the current frame that were counted and not kept. */
   #dropped = 0
+  /** Where large values of the current frame may go, and those that did. */
+  #places: Places | undefined
+  #references: Array<Reference> | undefined
 
   /** Bytes that {@link take} would give. */
   get size(): number {
@@ -79,8 +83,10 @@ export class Encoder {
   }
 
   /** Begins a frame. One that becomes larger than `limit` is measured to its end but takes no more memory. */
-  begin(limit: number): number {
+  begin(limit: number, places?: Places): number {
     this.#limit = limit
+    this.#places = places
+    this.#references = undefined
     this.#dropped = 0
     this.#start = this.position
     return this.#start
@@ -96,8 +102,15 @@ export class Encoder {
     return this.#start
   }
 
+  /** What the current frame refers to; nothing where it has all of its values in itself. */
+  get references(): ReadonlyArray<Reference> | undefined {
+    return this.#references
+  }
+
   /** Forgets the current frame. */
   rollback(): void {
+    for (const reference of this.#references ?? []) this.#places?.drop(reference)
+    this.#references = undefined
     this.position = this.#start
     this.#dropped = 0
   }
@@ -411,8 +424,29 @@ export class Encoder {
     this.position += 9
   }
 
+  /** Puts a large value where both sides have memory; `undefined` where the message has to carry it. */
+  #placed(view: ArrayBufferView): Reference | undefined {
+    const places = this.#places
+    if (places === undefined) return undefined
+    const reference =
+      places.refer(view) ?? (view.byteLength >= places.threshold ? places.place(bytesOf(view)) : undefined)
+    if (reference === undefined) return undefined
+    this.#references ??= []
+    this.#references.push(reference)
+    return reference
+  }
+
+  #serial({ serial }: Reference, headSize: number): void {
+    this.#extension(4 + headSize, 3)
+    this.room(4)
+    this.view.setUint32(this.position, serial, true)
+    this.position += 4
+  }
+
   #binary(bytes: Uint8Array): void {
     const n = bytes.length
+    const reference = this.#placed(bytes)
+    if (reference !== undefined) return this.#serial(reference, 0)
     this.#tooLong(n)
     this.room(5)
     if (n < 0x100) {
@@ -493,14 +527,18 @@ export class Encoder {
     if (code === undefined || size !== data.byteLength || shape.length > 32) {
       throw new CodecError("InvalidArray", "an NdArray whose shape does not hold its elements: use NdArray.make")
     }
-    this.#extension(2 + 4 * shape.length + data.byteLength, 1)
-    this.room(2 + 4 * shape.length)
+    const headSize = 2 + 4 * shape.length
+    const reference = this.#placed(data)
+    if (reference === undefined) this.#extension(headSize + data.byteLength, 1)
+    else this.#serial(reference, headSize)
+    this.room(headSize)
     this.buffer[this.position++] = code
     this.buffer[this.position++] = shape.length
     for (const n of shape) {
       this.view.setUint32(this.position, n, true)
       this.position += 4
     }
+    if (reference !== undefined) return
     this.bytes(littleEndian ? bytesOf(data) : swapped(bytesOf(data), elementTypes[code - 1]!.make.BYTES_PER_ELEMENT))
   }
 }

@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
-import type { HeartbeatOptions, SynapseOptions as Options, Workers } from "../Synapse.ts"
+import type { HeartbeatOptions, SynapseOptions as Options, SharedMemoryOptions, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import type { QueueOptions, RecycleOptions } from "../WorkerPool.ts"
 
@@ -18,6 +18,8 @@ const integers: ReadonlyArray<readonly [string, (options: SynapseOptions) => num
   ["limits.openFiles", ({ limits }) => limits?.openFiles, 16, 2 ** 31 - 1],
   ["limits.openCalls", ({ limits }) => limits?.openCalls, 1, 2 ** 20],
   ["limits.logRecordsPerSecond", ({ limits }) => limits?.logRecordsPerSecond, 1, Number.MAX_SAFE_INTEGER],
+  ["sharedMemory.threshold", ({ sharedMemory }) => sharing(sharedMemory)?.threshold, 1024, 2 ** 31 - 1],
+  ["sharedMemory.capacityMiB", ({ sharedMemory }) => sharing(sharedMemory)?.capacityMiB, 1, 2 ** 20],
   ["recycle.afterCalls", ({ recycle }) => recycling(recycle)?.afterCalls, 1, Number.MAX_SAFE_INTEGER]
 ]
 
@@ -39,6 +41,7 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
 const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
   ["evaluate", ({ evaluate }) => evaluate, [true, false]],
   ["oneShot", ({ oneShot }) => oneShot, [true, false]],
+  ["sharedMemory.inPlace", ({ sharedMemory }) => sharing(sharedMemory)?.inPlace, [true, false]],
   ["limits.memoryBy", ({ limits }) => limits?.memoryBy, ["watch", "rlimit", "cgroup"]],
   ["queue.whenFull", ({ queue }) => queue?.whenFull, ["wait", "reject"]],
   ["environment.mode", ({ environment }) => settings(environment)?.mode, ["venv", "existing", "system"]],
@@ -48,6 +51,9 @@ const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unkn
 
 const beating = (heartbeat: SynapseOptions["heartbeat"]): HeartbeatOptions | undefined =>
   typeof heartbeat === "object" ? heartbeat : undefined
+
+const sharing = (sharedMemory: SynapseOptions["sharedMemory"]): SharedMemoryOptions | undefined =>
+  typeof sharedMemory === "object" ? sharedMemory : undefined
 
 const recycling = (recycle: SynapseOptions["recycle"]): RecycleOptions | undefined =>
   typeof recycle === "object" ? recycle : undefined
@@ -147,7 +153,13 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   if (paths !== undefined && !(Array.isArray(paths) && paths.every((path) => typeof path === "string"))) {
     return `The option \`watch.paths\` is ${JSON.stringify(paths)}, not a list of paths`
   }
-  const { host } = options
+  const { host, polling, sharedMemory } = options
+  if (polling !== undefined && polling !== false && !(toMillis(polling) >= 0 && toMillis(polling) <= 1)) {
+    return `The option \`polling\` is ${shown(polling)}, not false or a duration of at most a millisecond, such as "50 micros"`
+  }
+  if (sharedMemory !== undefined && sharedMemory !== false && !isObject(sharedMemory)) {
+    return `The option \`sharedMemory\` is ${JSON.stringify(sharedMemory)}, not false or an object such as { threshold: 65536 }`
+  }
   if (host !== undefined && !Effect.isEffect(host?.serve)) {
     return "The option `host` is not what HostFunctions.make returns"
   }

@@ -14,7 +14,8 @@ const owedKinds: ReadonlySet<number> = new Set([
   Envelope.Kind.Fail,
   Envelope.Kind.Die,
   Envelope.Kind.Interrupted,
-  Envelope.Kind.Pong
+  Envelope.Kind.Pong,
+  Envelope.Kind.Free
 ])
 /** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
 const maxOwedFrames = 16_384

@@ -268,7 +268,7 @@ const withDeadline = (self: Effect.Effect<RequestEnd>, millis: number | undefine
 
 const payloadOf = (frame: Envelope.Frame): { readonly value: unknown } | Refused => {
   try {
-    return { value: Envelope.decodePayload(frame.payload) }
+    return { value: Envelope.decodeFrame(frame) }
   } catch (error) {
     if (error instanceof CodecError) return notDecoded(error)
     throw error

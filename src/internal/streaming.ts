@@ -29,19 +29,17 @@ const open = Effect.fnUntraced(function* <A, RD, I, R>(
 ) {
   const listener =
     options?.progress === undefined ? undefined : yield* listening(options.progress, options.method ?? "main")
-  const { budget, limit, method, send } = yield* Effect.withFiber((fiber) =>
-    prepare(calls, fiber, input, options, {}, listener?.onProgress)
-  )
+  const exchange = yield* Effect.withFiber((fiber) => prepare(calls, fiber, input, options, listener?.onProgress))
+  const { budget, method } = exchange
   let incoming: Incoming | undefined
   // Before there is one: whatever interrupts this, a stream that was opened is closed.
   yield* Effect.addFinalizer(() => Effect.sync(() => incoming?.close()))
-  const first = yield* limit(
-    send((connection, request) =>
-      Effect.suspend(() => {
-        incoming = connection.stream(request)
-        return incoming.take
-      })
-    )
+  const first = yield* exchange.limit(
+    exchange.send((connection, request, resume) => {
+      incoming = connection.stream(request)
+      resume(incoming.take)
+      return undefined
+    })
   )
 
   const decode = itemsOf(schema, method, options?.parseJson ?? false)
@@ -68,7 +66,7 @@ const open = Effect.fnUntraced(function* <A, RD, I, R>(
   const pull: Pull.Pull<Items<A>, SynapseError, void, RD | R> = Effect.suspend(() => {
     if (failure !== undefined) return Effect.fail(failure)
     const current = next
-    next = limit(incoming!.take)
+    next = exchange.limit(incoming!.take)
     return Effect.flatMap(current, onFrame)
   })
   return Effect.succeed(pull)
@@ -94,7 +92,7 @@ const itemsOf = <A, RD>(
   return (frame, before) => {
     let payload: ReadonlyArray<unknown>
     try {
-      payload = Envelope.decodePayload(frame.payload) as ReadonlyArray<unknown>
+      payload = Envelope.decodeFrame(frame) as ReadonlyArray<unknown>
     } catch (error) {
       return Effect.succeed({ items: [], failure: new SynapseError({ reason: undecodable(error, method) }) })
     }

@@ -1,4 +1,5 @@
 /** Starting one worker of a module: its process, the connection to it, and the call that warms it up. */
+import { availableParallelism } from "node:os"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -9,9 +10,11 @@ import * as PythonProcess from "../PythonProcess.ts"
 import type { Limits, SynapseOptions, WarmUp } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame } from "./answer.ts"
+import type { Commons } from "./commons.ts"
 import { workerEnvironment } from "./environmentVariables.ts"
 import type { Logs } from "./logs.ts"
 import * as Serving from "./serving.ts"
+import { type Settings, SharedMemory } from "./sharedMemory.ts"
 
 /** A module and what it runs in, as they were found. */
 export interface Module {
@@ -21,37 +24,51 @@ export interface Module {
 
 const defaultOpenCalls = 1024
 
+/** What the workers of a runtime have in common. */
+export interface Shared {
+  readonly host: Serving.Host | undefined
+  readonly logs: Logs
+  /** Memory that all of them have mapped, where that is wanted. */
+  readonly commons: Commons | undefined
+}
+
 /** Makes what starts a worker; the scope owns it. `onChange` is that of the pool. */
 export const makeStartWorker = <R>(
   options: SynapseOptions<R>,
-  host: Serving.Host | undefined,
-  logs: Logs
+  { commons, host, logs }: Shared
 ): ((module: Module, onChange: () => void) => Effect.Effect<Connection.Connection, SynapseError, Scope.Scope>) => {
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const maxOpenCalls = options.limits?.openCalls ?? defaultOpenCalls
   const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "30 seconds")
-  const settings: Omit<Connection.Options, "serve" | "onLog" | "onChange" | "onBusy"> = {
+  const settings: Omit<Connection.Options, "memory" | "serve" | "onLog" | "onChange" | "onBusy"> = {
     maxFrameSize,
     maxOpenCalls,
     concurrency: options.concurrency ?? 1,
     graceMillis: Duration.toMillis(options.disposeTimeout ?? "500 millis"),
     cancelGraceMillis: Duration.toMillis(options.cancelGrace ?? "2 seconds"),
     evaluate: options.evaluate ?? false,
-    heartbeat: heartbeatOf(options.heartbeat)
+    heartbeat: heartbeatOf(options.heartbeat),
+    pollingMicros: pollingOf(options.polling)
   }
 
+  const sharing = sharedMemoryOf(options.sharedMemory)
+
   return Effect.fnUntraced(function* ({ entrypoint, environment }, onChange) {
+    // Before the process, and so until it is gone.
+    const memory = sharing && (yield* openMemory(sharing, commons))
     const worker = yield* PythonProcess.make({
       ...workerEnvironment(process.env, environment, options.env ?? {}),
       python: environment.python,
       directory: environment.directory,
       entrypoint,
       limits: options.limits,
+      memory: memory?.descriptors,
       onLine: (line) => logs.line(worker.pid, line)
     })
     let isLoaded = false
     const connection = yield* Connection.make(worker.socket, {
       ...settings,
+      memory,
       setup: worker.setup,
       inspect: worker.inspect,
       serve: (post, owner) => Serving.make({ owner, post, host, maxOpen: maxOpenCalls, maxFrameSize }),
@@ -77,6 +94,34 @@ export const makeStartWorker = <R>(
     return connection
   })
 }
+
+const defaultThreshold = 128 * 1024
+const defaultCapacityMiB = 1024
+const MiB = 1024 * 1024
+
+/** How memory is shared; nothing where it is not. */
+export const sharedMemoryOf = (option: SynapseOptions["sharedMemory"] = {}): Settings | undefined =>
+  option === false
+    ? undefined
+    : {
+        threshold: option.threshold ?? defaultThreshold,
+        capacity: Math.floor((option.capacityMiB ?? defaultCapacityMiB) * MiB)
+      }
+
+const openMemory = (
+  settings: Settings,
+  commons: Commons | undefined
+): Effect.Effect<SharedMemory | undefined, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => SharedMemory.open(settings, commons)),
+    (memory) => Effect.sync(() => memory?.close())
+  )
+
+const defaultPolling = "50 micros"
+
+/** On one processor a worker that looks keeps this process from sending. */
+const pollingOf = (option: SynapseOptions["polling"] = availableParallelism() > 1 ? defaultPolling : false): number =>
+  option === false ? 0 : Math.round(Duration.toMillis(option) * 1000)
 
 const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Options["heartbeat"] =>
   heartbeat === false

@@ -10,6 +10,7 @@ import * as Envelope from "../../src/Envelope.ts"
 import * as HostFunctions from "../../src/HostFunctions.ts"
 import { type Calls, makeCall } from "../../src/internal/call.ts"
 import { closed } from "../../src/internal/connectionEnd.ts"
+import { useOf } from "../../src/internal/dispatcher.ts"
 import * as Serving from "../../src/internal/serving.ts"
 import { makeStream } from "../../src/internal/streaming.ts"
 import { makeAcquire } from "../../src/RemoteObject.ts"
@@ -348,7 +349,8 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
         onChange: () => changes++,
         onBusy: () => {}
       })
-      const use: Calls["use"] = (_, call) => (connection.isOpen() ? call(connection) : Effect.fail(closed))
+      const use: Calls["use"] = (method, begin) =>
+        connection.isOpen() ? useOf(connection)(method, begin) : Effect.fail(closed)
       const calls = yield* Effect.forEach(program({ use, callTimeout: undefined }), (call) =>
         // They outlive the connection.
         Effect.forkIn(Effect.exit(call), outer)

@@ -1,0 +1,103 @@
+/** The regions of a file of memory: which there are, which are in use, and how much memory they have. */
+
+/** A part of a file. Its number, place and capacity never change. */
+export interface Region {
+  /** The upper two bits are those of the file. */
+  readonly number: number
+  /** Where it begins in the file. */
+  readonly start: number
+  readonly capacity: number
+  /** References to it that were not given back. */
+  uses: number
+  /** Bytes of it that have been written, and are memory. */
+  touched: number
+}
+
+const granularity = 64 * 1024
+/** More regions than are ever needed: what is sent in so many pieces is better sent in one. */
+const maxRegions = 4096
+
+export class Regions {
+  readonly #file: number
+  readonly #limit: number
+  readonly #regions: Array<Region> = []
+  #end = 0
+  #touched = 0
+  #used = 0
+
+  /** The regions of file `file` (0 to 3), of which no more than `limit` bytes become memory. */
+  constructor(file: number, limit: number) {
+    this.#file = file
+    this.#limit = limit
+  }
+
+  /** How many regions are in use. */
+  get used(): number {
+    return this.#used
+  }
+
+  /** How many bytes are memory. */
+  get touched(): number {
+    return this.#touched
+  }
+
+  /** A region for `size` bytes, with one reference; nothing where there is no room. */
+  allocate(size: number): Region | undefined {
+    const region = this.#fitting(size) ?? this.#make(size)
+    if (region === undefined) return undefined
+    const more = Math.max(0, size - region.touched)
+    if (this.#touched + more > this.#limit) return undefined
+    this.#touched += more
+    region.touched += more
+    region.uses = 1
+    this.#used++
+    return region
+  }
+
+  #fitting(size: number): Region | undefined {
+    let best: Region | undefined
+    for (const region of this.#regions) {
+      if (region.uses > 0 || region.capacity < size) continue
+      if (best === undefined || region.capacity < best.capacity) best = region
+    }
+    return best
+  }
+
+  #make(size: number): Region | undefined {
+    if (size > this.#limit - this.#touched || this.#regions.length >= maxRegions) return undefined
+    const capacity = Math.max(granularity, 2 ** Math.ceil(Math.log2(size)))
+    const region: Region = {
+      number: this.#file * 2 ** 30 + this.#regions.length,
+      start: this.#end,
+      capacity,
+      uses: 0,
+      touched: 0
+    }
+    this.#end += capacity
+    this.#regions.push(region)
+    return region
+  }
+
+  /** The region with that number. */
+  get(number: number): Region | undefined {
+    return Math.floor(number / 2 ** 30) === this.#file ? this.#regions[number % 2 ** 30] : undefined
+  }
+
+  /** Adds a reference to a region that has one. */
+  use(region: Region): void {
+    region.uses++
+  }
+
+  /** Takes a reference back; `false` where there is none. */
+  free(region: Region): boolean {
+    if (region.uses === 0) return false
+    if (--region.uses === 0) this.#used--
+    return true
+  }
+
+  /** The file has been emptied: no region has memory. None may be in use. */
+  emptied(): void {
+    for (const region of this.#regions) region.touched = 0
+    this.#touched = 0
+  }
+}
