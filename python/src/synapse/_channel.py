@@ -12,10 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from synapse._cancel import guards, shielded
-from synapse._frames import Buffer, Frame, FrameReader, Outgoing
+from synapse._frames import FREE, Buffer, Frame, FrameReader, Outgoing, Referring, make_frame
 from synapse._life import leave_orphaned
 
 # Pieces from this size on are written as they are, smaller ones are joined into one write.
@@ -111,13 +111,16 @@ class Channel:
     `post`, and the first thread to `flush` writes what every thread has queued.
     """
 
-    __slots__ = ("_outgoing", "_reader", "_socket", "_writing", "on_host_gone", "reading")
+    __slots__ = ("_outgoing", "_reader", "_socket", "_writing", "freed", "on_host_gone", "reading")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
         self._reader = FrameReader()
         self._outgoing: deque[Outgoing] = deque()
+        #: Regions of the host whose memory is not needed any more: each is said once, behind the
+        #: frames that are queued. Finalizers add to it.
+        self.freed: deque[int] = deque()
         self._writing = threading.Lock()
         self.reading = Reading()
         self.on_host_gone: Callable[[], None] = leave_orphaned
@@ -131,6 +134,10 @@ class Channel:
 
     def limit_frames(self, max_frame_size: int) -> None:
         self._reader.max_frame_size = max_frame_size
+
+    def claim_with(self, claim: Callable[[int, int, int, int], Any]) -> None:
+        """Make claims of the references to shared memory that arrive."""
+        self._reader.claim = claim
 
     @property
     def backlog(self) -> int:
@@ -205,12 +212,12 @@ class Channel:
 
     def flush(self) -> None:
         """Write all that is queued, unless another thread is at it: then that thread does."""
-        if self._outgoing:
+        if self._outgoing or self.freed:
             (self._flush_shielded if guards else self._flush)()
 
     def _flush(self) -> None:
-        outgoing, writing = self._outgoing, self._writing
-        while outgoing:
+        outgoing, writing, freed = self._outgoing, self._writing, self.freed
+        while outgoing or freed:
             # Whoever holds the lock looks at the queue again after releasing it, so giving up here
             # loses nothing.
             if not writing.acquire(blocking=False):
@@ -220,6 +227,7 @@ class Channel:
             except OSError:
                 self.on_host_gone()
                 outgoing.clear()
+                freed.clear()
             finally:
                 writing.release()
 
@@ -237,7 +245,14 @@ class Channel:
         size = 0
         while outgoing:
             frame = outgoing.popleft()
-            for piece in (frame,) if isinstance(frame, bytes) else frame:
+            parts: tuple[Buffer, ...]
+            if isinstance(frame, bytes):
+                parts = (frame,)
+            else:
+                parts = frame
+                if isinstance(frame, Referring):
+                    frame.shipment.leave()
+            for piece in parts:
                 length = len(piece)
                 if length >= _LARGE:
                     if pieces:
@@ -250,5 +265,8 @@ class Channel:
             if size >= _BATCH:
                 self._socket.sendall(b"".join(pieces))
                 pieces, size = [], 0
+        # Behind whatever refers to the same memory: that frame held on to it.
+        while self.freed:
+            pieces.append(make_frame(FREE, self.freed.popleft()))
         if pieces:
             self._socket.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
