@@ -120,6 +120,8 @@ class Memory:
         # A finalizer of the module may decode something wherever the collector finds it.
         self._mapping = threading.RLock()
         self.regions: Regions | None = None
+        # A message may arrive together with what opens it.
+        self._is_claimed = False
         #: Whether anything has arrived that lies in the file whose values stay.
         self.has_kept = False
         if count:
@@ -132,7 +134,7 @@ class Memory:
         if not self._count:
             return None
         self.regions = Regions(FIRST_FD + OWN_FILE, capacity, self._keeper.watch)
-        if self._freed:
+        if self._is_claimed:
             self._keeper.start()
         return self.regions
 
@@ -153,6 +155,7 @@ class Memory:
         """The claim of a reference that has arrived, which may turn out to be none."""
         region = None
         if number >> FILE_SHIFT != OWN_FILE:
+            self._is_claimed = True
             self._keeper.start()
         elif self.regions is not None:
             # The host has one of its own until its `Free` arrives, behind this.
@@ -239,10 +242,11 @@ class Memory:
         with self._mapping:
             # The one that was used last stands last.
             known = self._mappings.pop(number, None)
+            if known is not None and known[0] != start:
+                self._mappings[number] = known
+                raise Malformed("a region of shared memory in another place than before")
             if known is None or len(known[1]) < needed:
                 known = start, _map(fd, start, needed)
-            elif known[0] != start:
-                raise Malformed("a region of shared memory in another place than before")
             self._mappings[number] = known
             if len(self._mappings) > _MAX_MAPPINGS:
                 # What lies in it holds it.

@@ -187,8 +187,8 @@ class Regions:
         self._backed = 0
 
 
-def _badness(region: Region) -> tuple[int, int]:
-    return region.capacity, -region.backed
+def _badness(region: Region) -> tuple[int, int, int]:
+    return region.capacity, -region.backed, region.number
 
 
 def write(fd: int, data: memoryview, offset: int) -> None:
