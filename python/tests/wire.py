@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +20,7 @@ import msgspec
 REQUEST, SUCCESS, FAIL, DIE, INTERRUPTED = 1, 2, 3, 4, 5
 CHUNK, CREDIT, CANCEL, HELLO, WELCOME = 6, 7, 8, 9, 10
 LOG, PING, PONG, GO_AWAY, SHUTDOWN = 11, 12, 13, 14, 15
-PROGRESS, RELEASE, RECALL, SETUP = 16, 17, 18, 19
+PROGRESS, RELEASE, RECALL, SETUP, FREE = 16, 17, 18, 19, 20
 
 MAIN = Path(__file__).resolve().parents[1] / "src" / "synapse" / "__main__.py"
 ENDS = (SUCCESS, FAIL, DIE, INTERRUPTED)
@@ -32,12 +36,88 @@ class Got(NamedTuple):
     id: int
     meta: Any
     payload: Any
+    references: tuple[Reference, ...] = ()
 
 
-def frame(kind: int, id: int = 0, payload: bytes = b"", meta: bytes = b"") -> bytes:
-    return (
-        struct.pack("<IBBHI", 8 + len(meta) + len(payload), kind, 0, len(meta), id) + meta + payload
-    )
+class Reference(NamedTuple):
+    """Where a value lies in shared memory."""
+
+    serial: int
+    region: int
+    start: int
+    offset: int
+    length: int
+
+    @property
+    def file(self) -> int:
+        return self.region >> 30
+
+
+def table(references: Iterable[Reference]) -> bytes:
+    packed = [struct.pack("<IIQQQ", *each) for each in references]
+    return b"".join(packed) + struct.pack("<H", len(packed))
+
+
+def frame(
+    kind: int,
+    id: int = 0,
+    payload: bytes = b"",
+    meta: bytes = b"",
+    references: Iterable[Reference] | None = None,
+) -> bytes:
+    flags = 0
+    if references is not None:
+        flags, payload = 1, payload + table(references)
+    header = struct.pack("<IBBHI", 8 + len(meta) + len(payload), kind, flags, len(meta), id)
+    return header + meta + payload
+
+
+def array_head(element: int, *shape: int) -> bytes:
+    return bytes((element, len(shape))) + b"".join(struct.pack("<I", each) for each in shape)
+
+
+class Files:
+    """The files of shared memory, and the host's regions in those that are its own."""
+
+    UNIT = 65_536
+
+    def __init__(self, count: int) -> None:
+        directory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        open_file = functools.partial(tempfile.TemporaryFile, dir=directory, buffering=0)
+        self.files = [open_file() for _ in range(count)]
+        self._serials = itertools.count(1000)
+        self._regions = [0] * count
+
+    def fileno(self, file: int) -> int:
+        return self.files[file].fileno()
+
+    def size(self, file: int) -> int:
+        return os.fstat(self.fileno(file)).st_size
+
+    def put(self, data: bytes, file: int = 0, skip: int = 0) -> Reference:
+        """Write into a region of its own, `skip` bytes after its start."""
+        number, start = self._regions[file], self.size(file)
+        self._regions[file] += 1
+        os.ftruncate(self.fileno(file), start + -(-(skip + len(data)) // self.UNIT) * self.UNIT)
+        os.pwrite(self.fileno(file), data, start + skip)
+        return Reference(next(self._serials), file << 30 | number, start, start + skip, len(data))
+
+    def write(self, reference: Reference, data: bytes, at: int = 0) -> None:
+        assert os.pwrite(self.fileno(reference.file), data, reference.offset + at) == len(data)
+
+    def read(self, reference: Reference) -> bytes:
+        data = os.pread(self.fileno(reference.file), reference.length, reference.offset)
+        assert len(data) == reference.length
+        return data
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+def shared(reference: Reference, head: bytes = b"") -> msgspec.msgpack.Ext:
+    """What stands for a value in shared memory."""
+    return msgspec.msgpack.Ext(3, struct.pack("<I", reference.serial) + head)
 
 
 class Worker:
@@ -52,6 +132,7 @@ class Worker:
         crashes: bool = False,
         launcher: list[str] | None = None,
         env: dict[str, str] | None = None,
+        files: Files | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         fds = {3: theirs.fileno()}
@@ -67,6 +148,12 @@ class Worker:
             self.crashes, end = os.pipe()
             opened.append(end)
             fds[5] = end
+
+        self.files = files
+        if files is not None:
+            env = {"SYNAPSE_MEMORY": str(len(files.files)), **(env or {})}
+            for index in range(len(files.files)):
+                fds[6 + index] = files.fileno(index)
 
         def arrange() -> None:
             high = {number: os.dup(fd) for number, fd in fds.items()}
@@ -113,10 +200,23 @@ class Worker:
         return bytes(parts)
 
     def receive_any(self) -> Got:
-        length, kind, _, meta_size, id = struct.unpack("<IBBHI", self._exactly(12))
+        length, kind, flags, meta_size, id = struct.unpack("<IBBHI", self._exactly(12))
         rest = self._exactly(length - 8)
         meta, payload = rest[:meta_size], rest[meta_size:]
-        return Got(kind, id, decode(meta) if meta else None, decode(payload) if payload else None)
+        references: list[Reference] = []
+        if flags & 1:
+            (count,) = struct.unpack("<H", payload[-2:])
+            start = len(payload) - 2 - 32 * count
+            packed = struct.iter_unpack("<IIQQQ", payload[start:-2])
+            references = [Reference(*each) for each in packed]
+            payload = payload[:start]
+        return Got(
+            kind,
+            id,
+            decode(meta) if meta else None,
+            decode(payload) if payload else None,
+            tuple(references),
+        )
 
     def receive(self) -> Got:
         """The next frame that is not a log; logs are kept."""
@@ -149,10 +249,18 @@ class Worker:
         values = {"protocol": 1, "maxFrameSize": 1 << 24, "concurrency": 1, "maxOpenCalls": 1024}
         self.send(frame(WELCOME, 0, encode({**values, **settings})))
 
-    def request(self, method: str, value: Any = None, id: int | None = None, **meta: Any) -> int:
+    def request(
+        self,
+        method: str,
+        value: Any = None,
+        id: int | None = None,
+        references: Iterable[Reference] | None = None,
+        **meta: Any,
+    ) -> int:
         if id is None:
             self._id = id = self._id + 1
-        self.send(frame(REQUEST, id, encode(value), encode({"method": method, **meta})))
+        data = encode({"method": method, **meta})
+        self.send(frame(REQUEST, id, encode(value), data, references))
         return id
 
     def call(self, method: str, value: Any = None, **meta: Any) -> Got:
@@ -195,6 +303,18 @@ class Worker:
             items += got.payload
         assert len(items) == count
         return items
+
+    # Shared memory
+
+    def free(self, reference: Reference) -> None:
+        """Say that a reference of the worker's is needed no more."""
+        self.send(frame(FREE, reference.region))
+
+    def freed(self) -> int:
+        """The region that the worker needs no more, which is the next thing it says."""
+        got = self.receive()
+        assert got.kind == FREE, got
+        return got.id
 
     # What the worker asks
 

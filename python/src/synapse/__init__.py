@@ -11,7 +11,8 @@
 `Stream` is what comes from there item by item. `service` makes an object whose methods are
 handlers, `on_start` and `on_stop` are run at both ends of the life of a worker, and `background`
 runs a function at intervals in between; `replace_me` asks for another worker. A `Handle` is an
-object that TypeScript holds, and `stats` says in numbers what goes on. The module can be imported
+object that TypeScript holds, `empty` makes an array that is returned without a copy, and `stats`
+says in numbers what goes on. The module can be imported
 anywhere: without a worker around it, decorated functions are plain functions.
 """
 
@@ -19,6 +20,7 @@ from synapse._background import background
 from synapse._cancel import Cancelled
 from synapse._context import Context, context
 from synapse._declared import Error
+from synapse._empty import empty
 from synapse._failures import HostCallFailed, HostError
 from synapse._handle import Handle
 from synapse._handlers import handler
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "background",
     "context",
+    "empty",
     "handler",
     "host",
     "on_start",

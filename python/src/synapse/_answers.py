@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse import _frames
-from synapse._codec import Codec, DecodeIssue, encode_parts
+from synapse._codec import Codec, DecodeIssue, Encode, encode_parts
 from synapse._declared import Error, to_fields
 from synapse._encode import EncodeIssue, why_not
 from synapse._errors import describe
@@ -18,13 +18,19 @@ from synapse._frames import (
     FIXED_SIZE,
     HEADER,
     INTERRUPTED,
+    LENGTH_SIZE,
     SUCCESS,
     Outgoing,
+    Shipped,
     make_frame,
+    make_referring,
 )
 from synapse._handle import Handle, NotHeld
 from synapse._handlers import Handler
 from synapse._incoming import ItemIssue
+
+if TYPE_CHECKING:
+    from synapse._sharing import Sharing
 
 # Types of values that are never written in place, so that most answers skip the question.
 _JOINED: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
@@ -41,33 +47,89 @@ class ItemRefused(Exception):
 class Answers:
     """Makes answers, none above the size that the host takes."""
 
-    __slots__ = ("_codec", "_encode", "_meta", "drop", "max_frame_size")
+    __slots__ = (
+        "_encode",
+        "_encode_item",
+        "_encode_value",
+        "_item_large_from",
+        "_large_from",
+        "_meta",
+        "_open",
+        "_sharing",
+        "drop",
+        "max_frame_size",
+    )
 
     def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self._encode = codec.encode
+        self._encode: Encode = codec.encode
+        self._encode_value: Encode = codec.encode
+        self._encode_item: Encode = codec.encode
+        self._sharing: Sharing | None = None
+        # What was put into shared memory by whoever encodes a value at the moment.
+        self._open: dict[int, Any] = {}
         self._meta = functools.lru_cache(maxsize=32)(self._encode_meta)
-        self.max_frame_size = _frames.DEFAULT_MAX_FRAME_SIZE
+        self.limit(_frames.DEFAULT_MAX_FRAME_SIZE)
         # Lets go of an object that nobody asked to hold.
         self.drop: Callable[[Handle[Any]], None] = lambda _handle: None
+
+    def limit(self, max_frame_size: int) -> None:
+        """Answer in frames of that size at most."""
+        self.max_frame_size = max_frame_size
+        # Above, there is more to ask than whether the answer has been encoded.
+        self._large_from = max_frame_size
+        self._item_large_from = max_frame_size - FIXED_SIZE - 1
+
+    def share(self, sharing: Sharing) -> None:
+        """Put what is large into shared memory; after `limit`."""
+        self._sharing = sharing
+        self._open = sharing.open
+        self._encode_value = sharing.encode_value
+        self._encode_item = sharing.encode_copied
+        self._large_from = min(self._large_from, FIXED_SIZE + sharing.threshold - 1)
+        self._item_large_from = min(self._item_large_from, sharing.threshold - 1)
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """What puts values into shared memory, where there is any."""
+        return self._sharing
 
     def success(self, id: int, value: Any) -> Outgoing:
         try:
             if type(value) not in _JOINED:
                 if issubclass(type(value), (Handle, NotHeld)):
                     return self._not_held(id, value)
-                return self._framed(SUCCESS, id, encode_parts(self._codec, value))
-            payload = self._encode(value)
-        except EncodeIssue as issue:
-            return self.encode_failed(id, issue.path, issue.issue)
-        except Exception as error:
-            return self.encode_failed(id, "$", why_not(value, error))
+                return self._framed(SUCCESS, id, self._in_parts(value))
+            payload = self._encode_value(value)
+            length = FIXED_SIZE + len(payload)
+            if length > self._large_from or self._open:
+                return self._framed(SUCCESS, id, self._complete(value, payload))
+            return HEADER.pack(length, SUCCESS, 0, 0, id) + payload
         except BaseException as error:
-            return self.exception(id, error)
-        length = FIXED_SIZE + len(payload)
-        if length > self.max_frame_size:
-            return self._too_large(id, length)
-        return HEADER.pack(length, SUCCESS, 0, 0, id) + payload
+            return self._not_encoded(id, value, error, "$")
+
+    def _in_parts(self, value: Any) -> bytes | tuple[Any, ...]:
+        """An encoded value that may be large, or anything."""
+        if self._sharing is not None:
+            alone = self._sharing.alone_value(value)
+            if alone is not None:
+                return alone
+        parts = encode_parts(self._encode_value, value)
+        return self._complete(value, parts) if isinstance(parts, bytes) else parts
+
+    def _complete(self, value: Any, payload: bytes) -> bytes:
+        if self._sharing is None:
+            return payload
+        return self._sharing.complete(value, payload, self._encode_value)
+
+    def _not_encoded(self, id: int, value: Any, error: BaseException, path: str) -> Outgoing:
+        """The answer in place of a value, or an item, that cannot be carried."""
+        if self._sharing is not None:
+            self._sharing.drop()
+        if isinstance(error, EncodeIssue):
+            return self.encode_failed(id, f"{path}{error.path[1:]}", error.issue)
+        if isinstance(error, Exception):
+            return self.encode_failed(id, path, why_not(value, error))
+        return self.exception(id, error)
 
     def item(self, id: int, index: int, value: Any, largest: int) -> bytes:
         """An item of a stream.
@@ -76,17 +138,16 @@ class Answers:
             ItemRefused: It cannot be carried, or is larger than that.
         """
         try:
-            item = self._encode(value)
-        except EncodeIssue as issue:
-            path = f"$[{index}]{issue.path[1:]}"
-            raise ItemRefused(self.encode_failed(id, path, issue.issue)) from None
-        except Exception as error:
-            answer = self.encode_failed(id, f"$[{index}]", why_not(value, error))
-            raise ItemRefused(answer) from None
+            item = self._encode_item(value)
+            if len(item) <= self._item_large_from and not self._open:
+                return item
+            if self._sharing is not None:
+                item = self._sharing.complete(value, item, self._encode_item)
         except BaseException as error:
-            raise ItemRefused(self.exception(id, error)) from None
-        if len(item) > largest:
-            size = self.max_frame_size + len(item) - largest
+            raise ItemRefused(self._not_encoded(id, value, error, f"$[{index}]")) from None
+        length = len(item) + (len(item.shipment.table) if isinstance(item, Shipped) else 0)
+        if length > largest:
+            size = self.max_frame_size + length - largest
             raise ItemRefused(self._too_large(id, size))
         return item
 
@@ -169,6 +230,10 @@ class Answers:
         return self._encode({**meta, "delivery": "rejected"} if rejected else meta)
 
     def _framed(self, kind: int, id: int, payload: bytes | tuple[Any, ...]) -> Outgoing:
+        if isinstance(payload, Shipped):
+            frame = make_referring(kind, id, payload)
+            length = len(frame[0]) - LENGTH_SIZE
+            return self._too_large(id, length) if length > self.max_frame_size else frame
         parts = (payload,) if isinstance(payload, bytes) else payload
         length = FIXED_SIZE + sum(map(len, parts))
         if length > self.max_frame_size:

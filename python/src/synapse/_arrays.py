@@ -9,9 +9,14 @@ import importlib
 import math
 import sys
 from struct import Struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from synapse._memory import Claim
 
 EXTENSION: Final = 1
+#: The extension of a value in shared memory, which for an array has the same head.
+SHARED: Final = 3
 _MAX_DIMENSIONS: Final = 32
 _DIMENSION: Final = Struct("<I")
 
@@ -69,6 +74,14 @@ def from_numpy(value: Any) -> tuple[bytes, memoryview]:
     laid out so.
     """
     numpy = sys.modules["numpy"]
+    start = head_of_numpy(value)
+    little = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    flat = numpy.ascontiguousarray(little).reshape(-1)
+    return start, memoryview(flat.view(numpy.uint8))
+
+
+def head_of_numpy(value: Any) -> bytes:
+    """The head of a numpy array."""
     masked = sys.modules.get("numpy.ma")
     if masked is not None and isinstance(value, masked.MaskedArray):
         raise ArrayIssue("cannot carry a masked array: fill it first, with .filled()")
@@ -77,9 +90,7 @@ def from_numpy(value: Any) -> tuple[bytes, memoryview]:
         raise ArrayIssue(
             f"cannot carry a numpy array of `{value.dtype}`: convert it with .astype() or .tolist()"
         )
-    little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-    flat = numpy.ascontiguousarray(little).reshape(-1)
-    return head(element, value.shape), memoryview(flat.view(numpy.uint8))
+    return head(element, value.shape)
 
 
 def from_buffer(value: array.array[Any] | memoryview) -> tuple[bytes, memoryview]:
@@ -87,15 +98,21 @@ def from_buffer(value: array.array[Any] | memoryview) -> tuple[bytes, memoryview
     numbers.
     """
     view = memoryview(value)
+    start = head_of_buffer(view)
+    data = view.tobytes()
+    if sys.byteorder == "big" and view.format[0] != "<" and view.itemsize > 1:
+        data = _swapped(data, view.itemsize)
+    return start, memoryview(data)
+
+
+def head_of_buffer(view: memoryview) -> bytes:
+    """The head of an array whose elements a buffer has."""
     order, letter = view.format[:-1], view.format[-1:]
     kind = _KINDS.get(letter)
     if kind is None or order not in ("", "@", "=", "<"):
         raise ArrayIssue(f"cannot carry a buffer of format `{view.format}`")
     name = kind if kind == "bool" else f"{kind}{view.itemsize * 8}"
-    data = view.tobytes()
-    if sys.byteorder == "big" and order != "<" and view.itemsize > 1:
-        data = _swapped(data, view.itemsize)
-    return head(_CODES[name], view.shape or ()), memoryview(data)
+    return head(_CODES[name], view.shape or ())
 
 
 def _swapped(data: bytes, size: int) -> bytes:
@@ -114,10 +131,8 @@ def to_array(data: bytes | bytearray | memoryview) -> Any:
     """
     view = memoryview(data).cast("B")
     element, shape, start = _layout(view)
-    name, size, letter = _ELEMENTS[element]
     elements = view[start:]
-    if math.prod(shape) * size != len(elements):
-        raise ArrayIssue(f"an array of shape {shape} with {len(elements)} bytes of {name}")
+    name, size, letter = _element(element, shape, len(elements))
     numpy = _numpy()
     if numpy is None:
         return _without_numpy(elements, shape, size, letter)
@@ -125,6 +140,35 @@ def to_array(data: bytes | bytearray | memoryview) -> Any:
     if not (result.flags.writeable and result.flags.aligned):
         result = result.copy()
     return result.astype(name, copy=False).reshape(shape)
+
+
+def to_shared_array(head: memoryview, claim: Claim) -> Any:
+    """Like `to_array`, of elements in shared memory: a numpy array is that memory.
+
+    Raises:
+        ArrayIssue: The bytes do not follow the layout.
+        Malformed: The elements are not there.
+    """
+    element, shape, start = _layout(head)
+    if start != len(head):
+        raise ArrayIssue(f"an array in shared memory with a head of {len(head)} bytes")
+    name, size, letter = _element(element, shape, claim.length)
+    numpy = _numpy()
+    if numpy is None:
+        return _without_numpy(memoryview(claim.read()), shape, size, letter)
+    if claim.length == 0:
+        return numpy.empty(shape, name)
+    result = numpy.ndarray(shape, numpy.dtype(name).newbyteorder("<"), claim.view())
+    if not result.flags.aligned:
+        result = result.copy()
+    return result.astype(name, copy=False)
+
+
+def _element(element: int, shape: tuple[int, ...], length: int) -> tuple[str, int, str]:
+    name, size, letter = _ELEMENTS[element]
+    if math.prod(shape) * size != length:
+        raise ArrayIssue(f"an array of shape {shape} with {length} bytes of {name}")
+    return name, size, letter
 
 
 def _layout(view: memoryview) -> tuple[int, tuple[int, ...], int]:

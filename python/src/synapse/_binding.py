@@ -15,6 +15,7 @@ from synapse._codec import Codec, DecodeIssue, MsgspecCodec, apply
 from synapse._constraints import refuse_unchecked
 from synapse._convert import Converter, converter, wire_name
 from synapse._encode import key_path
+from synapse._frames import Payload
 
 Arguments = tuple[tuple[Any, ...], "dict[str, Any] | None"]
 Bind = Callable[[Any], Arguments]
@@ -234,7 +235,7 @@ def _fast_bind(
         except Exception as error:
             arguments = slow(payload)
             # The two agree on what fits, but for constraints that only msgspec knows.
-            if not payload or payload == _NIL:
+            if not payload or payload == _NIL or type(payload) is Payload:
                 return arguments
             raise codec.issue(error) from None
         if arrived:

@@ -12,10 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from synapse._cancel import guards, shielded
-from synapse._frames import Buffer, Frame, FrameReader, Outgoing
+from synapse._frames import FREE, Buffer, Frame, FrameReader, Outgoing, Referring, make_frame
 from synapse._life import leave_orphaned
 from synapse._polling import Polling
 
@@ -120,6 +120,7 @@ class Channel:
         "_reader",
         "_socket",
         "_writing",
+        "freed",
         "on_host_gone",
         "polling",
         "reading",
@@ -130,6 +131,9 @@ class Channel:
         self._socket = sock
         self._reader = FrameReader()
         self._outgoing: deque[Outgoing] = deque()
+        #: Regions of the host whose memory is not needed any more: each is said once, behind the
+        #: frames that are queued. Finalizers add to it.
+        self.freed: deque[int] = deque()
         self._writing = threading.Lock()
         self.reading = Reading()
         self.polling = Polling(sock.fileno())
@@ -144,6 +148,10 @@ class Channel:
 
     def limit_frames(self, max_frame_size: int) -> None:
         self._reader.max_frame_size = max_frame_size
+
+    def claim_with(self, claim: Callable[[int, int, int, int], Any]) -> None:
+        """Make claims of the references to shared memory that arrive."""
+        self._reader.claim = claim
 
     @property
     def backlog(self) -> int:
@@ -231,12 +239,12 @@ class Channel:
 
     def flush(self) -> None:
         """Write all that is queued, unless another thread is at it: then that thread does."""
-        if self._outgoing:
+        if self._outgoing or self.freed:
             (self._flush_shielded if guards else self._flush)()
 
     def _flush(self) -> None:
-        outgoing, writing = self._outgoing, self._writing
-        while outgoing:
+        outgoing, writing, freed = self._outgoing, self._writing, self.freed
+        while outgoing or freed:
             # Whoever holds the lock looks at the queue again after releasing it, so giving up here
             # loses nothing.
             if not writing.acquire(blocking=False):
@@ -246,6 +254,7 @@ class Channel:
             except OSError:
                 self.on_host_gone()
                 outgoing.clear()
+                freed.clear()
             finally:
                 writing.release()
 
@@ -263,7 +272,14 @@ class Channel:
         size = 0
         while outgoing:
             frame = outgoing.popleft()
-            for piece in (frame,) if isinstance(frame, bytes) else frame:
+            parts: tuple[Buffer, ...]
+            if isinstance(frame, bytes):
+                parts = (frame,)
+            else:
+                parts = frame
+                if isinstance(frame, Referring):
+                    frame.shipment.leave()
+            for piece in parts:
                 length = len(piece)
                 if length >= _LARGE:
                     if pieces:
@@ -276,5 +292,8 @@ class Channel:
             if size >= _BATCH:
                 self._socket.sendall(b"".join(pieces))
                 pieces, size = [], 0
+        # Behind whatever refers to the same memory: that frame held on to it.
+        while self.freed:
+            pieces.append(make_frame(FREE, self.freed.popleft()))
         if pieces:
             self._socket.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))

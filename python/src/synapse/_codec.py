@@ -4,21 +4,24 @@ runtime's own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from synapse import _arrays, _msgpack
 from synapse._convert import Converter, ConvertIssue, converter, dec_hook, split_path
 from synapse._defaults import has_plain_defaults
-from synapse._encode import EncodeIssue, plain, reduce
-from synapse._frames import Buffer
+from synapse._encode import EncodeIssue, Offer, plain, reduce
+from synapse._frames import Buffer, Payload
 from synapse._msgpack import MAX_DEPTH, Extension
 
+Encode = Callable[[Any], bytes]
 Decode = Callable[[Any], Any]
 #: The extension that stands for a stream of the input.
 STREAM: Final = 2
 # Elements of an array from this size on are written from where they are.
 _IN_PLACE: Final = 64 * 1024
+_SERIAL_SIZE: Final = 4
 
 
 class DecodeIssue(Exception):
@@ -39,6 +42,10 @@ class Codec(Protocol):
         """Encode a value; raises `EncodeIssue`."""
         ...
 
+    def offering(self, offer: Offer) -> Encode:
+        """Like `encode`, and what is an array, or of no type of the wire, is offered first."""
+        ...
+
     def decode(self, data: Buffer) -> Any:
         """Decode exactly one value; raises `DecodeIssue`."""
         ...
@@ -50,8 +57,8 @@ class Codec(Protocol):
         ...
 
 
-def encode_parts(codec: Codec, value: Any) -> bytes | tuple[Buffer, ...]:
-    """Like `codec.encode`, with one copy less of large bytes and arrays that are the whole value.
+def encode_parts(encode: Encode, value: Any) -> bytes | tuple[Buffer, ...]:
+    """Like `encode`, with one copy less of large bytes and arrays that are the whole value.
 
     What can still change is copied once: the answer may leave after the next handler has begun.
     """
@@ -63,16 +70,25 @@ def encode_parts(codec: Codec, value: Any) -> bytes | tuple[Buffer, ...]:
         try:
             head, elements = _arrays.from_numpy(value)
         except (_arrays.ArrayIssue, AttributeError):
-            return codec.encode(value)
+            return encode(value)
         size = len(head) + len(elements)
         return b"\xc9" + size.to_bytes(4, "big") + bytes((_arrays.EXTENSION,)) + head, bytes(
             elements
         )
-    return codec.encode(value)
+    return encode(value)
 
 
-def to_extension(code: int, data: Any) -> Any:
-    """The value of an extension that arrived."""
+def to_extension(code: int, data: Any, payload: Any = None) -> Any:
+    """The value of an extension that arrived, in a payload whose memory `data` is or which is
+    named.
+    """
+    if payload is None:
+        payload = getattr(data, "obj", None)
+    if code == _arrays.SHARED:
+        return _to_shared(data, payload)
+    if type(payload) is Payload:
+        # An array that lies in it would hold all its claims.
+        data = bytearray(data)
     if code == STREAM:
         from synapse._incoming import to_stream
 
@@ -82,6 +98,16 @@ def to_extension(code: int, data: Any) -> Any:
     return _arrays.to_array(data)
 
 
+def _to_shared(data: Any, payload: Any) -> Any:
+    claims = payload.claims if type(payload) is Payload else {}
+    claim = claims.get(int.from_bytes(data[:_SERIAL_SIZE], "little"))
+    if claim is None or len(data) < _SERIAL_SIZE:
+        raise _msgpack.Malformed("a value in shared memory that its message does not refer to")
+    if len(data) == _SERIAL_SIZE:
+        return claim.read()
+    return _arrays.to_shared_array(memoryview(data)[_SERIAL_SIZE:], claim)
+
+
 class PlainCodec:
     """The codec in plain Python."""
 
@@ -89,6 +115,9 @@ class PlainCodec:
 
     def encode(self, value: Any) -> bytes:
         return _msgpack.encode(_plain(value))
+
+    def offering(self, offer: Offer) -> Encode:
+        return lambda value: _msgpack.encode(_plain(value, offer))
 
     def decode(self, data: Buffer) -> Any:
         try:
@@ -109,9 +138,9 @@ def apply(convert: Converter, value: Any, path: str = "$") -> Any:
         raise DecodeIssue(error.path, error.issue) from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, offer: Offer | None = None) -> Any:
     try:
-        return plain(value)
+        return plain(value, offer=offer)
     except RecursionError:
         raise EncodeIssue(
             "$", f"nested more than {MAX_DEPTH} levels deep, or within itself"
@@ -135,6 +164,10 @@ class MsgpackCodec(PlainCodec):
         packed: bytes = self._pack(_plain(value), default=self._default)
         return packed
 
+    def offering(self, offer: Offer) -> Encode:
+        pack, default = self._pack, self._default
+        return lambda value: pack(_plain(value, offer), default=default)
+
     def _default(self, value: Any) -> Any:
         data = bytes(value.data)
         if value.code == _msgpack.TIMESTAMP:
@@ -144,7 +177,15 @@ class MsgpackCodec(PlainCodec):
     def decode(self, data: Buffer) -> Any:
         try:
             value = self._unpack(
-                data, raw=False, strict_map_key=False, ext_hook=self._extension, timestamp=3
+                data,
+                raw=False,
+                strict_map_key=False,
+                ext_hook=(
+                    functools.partial(self._extension, payload=data)
+                    if type(data) is Payload
+                    else self._extension
+                ),
+                timestamp=3,
             )
             _check(value, 0)
         except Exception as error:
@@ -152,8 +193,8 @@ class MsgpackCodec(PlainCodec):
         return value
 
     @staticmethod
-    def _extension(code: int, data: bytes) -> Any:
-        return to_extension(code, bytearray(data))
+    def _extension(code: int, data: bytes, payload: Buffer | None = None) -> Any:
+        return to_extension(code, bytearray(data), payload)
 
 
 _KEY_TYPES: Final = (str, int, float, bytes)
@@ -206,9 +247,30 @@ class MsgspecCodec:
         try:
             return self._encode(value)
         except Exception:
-            # Walking the value finds where the fault is; a value that has none is in a form that
-            # msgspec knows.
-            walked = _plain(value)
+            return self._encode_walked(value, None)
+
+    def offering(self, offer: Offer) -> Encode:
+        reduce = self._reduce
+
+        def reduce_offered(value: Any) -> Any:
+            return reduce(offer(value) or value)
+
+        encode_offered = self._msgspec.msgpack.Encoder(enc_hook=reduce_offered).encode
+
+        def encode(value: Any) -> bytes:
+            if type(value) is memoryview:
+                value = plain(value)
+            try:
+                return encode_offered(value)
+            except Exception:
+                return self._encode_walked(value, offer)
+
+        return encode
+
+    def _encode_walked(self, value: Any, offer: Offer | None) -> bytes:
+        # Walking the value finds where the fault is; a value that has none is in a form that
+        # msgspec knows.
+        walked = _plain(value, offer)
         try:
             return self._encode(walked)
         except Exception as error:
@@ -232,6 +294,9 @@ class MsgspecCodec:
                 return decode(data)
             except (ValueError, RecursionError, OverflowError) as error:
                 issue = self.issue(error)
+            if type(data) is Payload:
+                # msgspec takes no extension for bytes; walking the value does.
+                return apply(convert, self.decode(data))
             # The items of a map have no names in msgspec's paths; walking the value gives them.
             if "[...]" in issue.path or "key" in issue.issue:
                 apply(convert, self.decode(data))

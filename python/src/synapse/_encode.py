@@ -13,12 +13,15 @@ import enum
 import inspect
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from synapse import _arrays
 from synapse._isoformat import format_duration
 from synapse._msgpack import MAX_DEPTH, TIMESTAMP, Extension, to_timestamp
+
+#: Makes an extension of a value that lies, or is put, where it need not be copied to; or nothing.
+Offer = Callable[[Any], "Extension | None"]
 
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 
@@ -93,16 +96,22 @@ def _numpy_scalar(value: Any) -> Any:
     raise Uncarried(f"cannot carry a numpy `{value.dtype}`")
 
 
-def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
+def plain(value: Any, path: str = "$", depth: int = 0, offer: Offer | None = None) -> Any:
     """The value in the types of the wire alone: None, bool, int, float, str, bytes, list, dict and
     `Extension`.
+
+    Args:
+        value: The value.
+        path: Where it is.
+        depth: In how many others it is.
+        offer: Is asked first for everything that is not of those types.
 
     Raises:
         EncodeIssue: Something in it cannot be carried, or raises when it is looked at; the path
             says where it is.
     """
     try:
-        return _plain(value, path, depth)
+        return _plain(value, path, depth, offer)
     except (EncodeIssue, RecursionError):
         raise
     except (Uncarried, _arrays.ArrayIssue) as error:
@@ -120,7 +129,7 @@ def why_not(value: Any, error: BaseException) -> str:
     return f"cannot carry a `{type(value).__qualname__}`: {type(error).__name__}{said}"
 
 
-def _plain(value: Any, path: str, depth: int) -> Any:
+def _plain(value: Any, path: str, depth: int, offer: Offer | None) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is float or kind is bytes:
         return value
@@ -133,25 +142,25 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if kind is Extension:
         return value
     if isinstance(value, dict):
-        return _plain_map(value, path, _deeper(path, depth))
+        return _plain_map(value, path, _deeper(path, depth), offer)
     if isinstance(value, (list, tuple, set, frozenset)):
         inner = _deeper(path, depth)
-        return [plain(item, f"{path}[{index}]", inner) for index, item in enumerate(value)]
+        return [plain(item, f"{path}[{index}]", inner, offer) for index, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: getattr(value, field.name)
             for field in dataclasses.fields(value)
             if hasattr(value, field.name)
         }
-        return _plain_map(fields, path, _deeper(path, depth))
+        return _plain_map(fields, path, _deeper(path, depth), offer)
     attributes = getattr(kind, "__attrs_attrs__", None)
     if attributes is not None and not isinstance(value, type):
         fields = {attribute.name: getattr(value, attribute.name) for attribute in attributes}
-        return _plain_map(fields, path, _deeper(path, depth))
+        return _plain_map(fields, path, _deeper(path, depth), offer)
     if hasattr(kind, "__struct_fields__"):
-        return _plain_struct(value, path, _deeper(path, depth))
+        return _plain_struct(value, path, _deeper(path, depth), offer)
     if isinstance(value, enum.Enum):
-        return plain(value.value, path, depth)
+        return plain(value.value, path, depth, offer)
     if isinstance(value, memoryview) and value.format in ("B", "b", "c"):
         return value.tobytes()
     if kind is bytearray:
@@ -159,7 +168,8 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     text = _as_text(value)
     if text is not None:
         return text
-    return plain(reduce(value), path, depth)
+    offered = None if offer is None else offer(value)
+    return offered or plain(reduce(value), path, depth, offer)
 
 
 def _deeper(path: str, depth: int) -> int:
@@ -188,7 +198,7 @@ def key_path(path: str, key: Any) -> str:
     return f"{path}[{shown[:80]}]"
 
 
-def _plain_map(value: dict[Any, Any], path: str, depth: int) -> dict[Any, Any]:
+def _plain_map(value: dict[Any, Any], path: str, depth: int, offer: Offer | None) -> dict[Any, Any]:
     result = {}
     for key, item in value.items():
         at = key_path(path, key)
@@ -197,26 +207,29 @@ def _plain_map(value: dict[Any, Any], path: str, depth: int) -> dict[Any, Any]:
             raise EncodeIssue(at, f"cannot carry a `{type(key).__qualname__}` as a key")
         if type(carried) is str:
             _text(carried, path)
-        result[carried] = plain(item, at, depth)
+        result[carried] = plain(item, at, depth, offer)
     return result
 
 
-def _plain_struct(value: Any, path: str, depth: int) -> Any:
+def _plain_struct(value: Any, path: str, depth: int, offer: Offer | None) -> Any:
     msgspec = sys.modules["msgspec"]
     config = value.__struct_config__
     names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
     items = [(encoded, getattr(value, name)) for name, encoded in names]
     if config.array_like:
         tagged = [] if config.tag is None else [config.tag]
-        return plain([*tagged, *(item for _, item in items)], path, depth - 1)
+        return plain([*tagged, *(item for _, item in items)], path, depth - 1, offer)
     if config.omit_defaults:
         # Which fields equal their defaults is msgspec's to say.
         return plain(
-            msgspec.to_builtins(value, builtin_types=_WIRE_TYPES, enc_hook=reduce), path, depth - 1
+            msgspec.to_builtins(value, builtin_types=_WIRE_TYPES, enc_hook=reduce),
+            path,
+            depth - 1,
+            offer,
         )
     fields = {} if config.tag is None else {config.tag_field: config.tag}
     fields.update((name, item) for name, item in items if item is not msgspec.UNSET)
-    return _plain_map(fields, path, depth)
+    return _plain_map(fields, path, depth, offer)
 
 
 _WIRE_TYPES: Final = (bytes, bytearray, memoryview, dt.datetime, dt.date, dt.time, dt.timedelta)

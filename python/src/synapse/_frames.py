@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 REQUEST: Final = 1
 SUCCESS: Final = 2
@@ -27,6 +27,7 @@ PROGRESS: Final = 16
 RELEASE: Final = 17
 RECALL: Final = 18
 SETUP: Final = 19
+FREE: Final = 20
 
 PROTOCOL_VERSION: Final = 1
 HEADER: Final = Struct("<IBBHI")
@@ -34,6 +35,11 @@ HEADER_SIZE: Final = HEADER.size
 # The length field counts what follows it.
 LENGTH_SIZE: Final = 4
 FIXED_SIZE: Final = HEADER_SIZE - LENGTH_SIZE
+#: In the flags: the frame ends with references to shared memory.
+REFERS: Final = 1
+#: Serial, region, where it begins in its file, where the value does, and the length of the value.
+REFERENCE: Final = Struct("<IIQQQ")
+COUNT: Final = Struct("<H")
 
 DEFAULT_MAX_FRAME_SIZE: Final = 16 * 1024 * 1024
 # A frame that does not fit gets memory of its own, which the values decoded from it may keep.
@@ -52,9 +58,61 @@ class ProtocolBroken(Exception):
 Frame: TypeAlias = "tuple[int, int, bytes, bytearray | memoryview]"
 
 
+class Shipment(Protocol):
+    """What one message refers to in shared memory, from its making until it leaves."""
+
+    @property
+    def table(self) -> bytes:
+        """The references, as a frame ends with them."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes the references stand for."""
+        ...
+
+    def leave(self) -> None:
+        """The frame is about to be written: from now on the other side has the memory."""
+        ...
+
+
+class Shipped(bytes):
+    """An encoded value that refers to shared memory. What it does not get to send is given back."""
+
+    shipment: Shipment
+
+
+class Referring(tuple[bytes, ...]):
+    """A frame that refers to shared memory."""
+
+    shipment: Shipment
+
+
+class Payload(bytearray):
+    """A payload of which some values lie in shared memory. It holds the claims on them, by
+    serial.
+    """
+
+    __slots__ = ("claims",)
+
+    claims: dict[int, Any]
+
+
 def make_frame(kind: int, id: int, payload: bytes = b"", meta: bytes = b"") -> bytes:
     length = FIXED_SIZE + len(meta) + len(payload)
     return HEADER.pack(length, kind, 0, len(meta), id) + meta + payload
+
+
+def make_referring(
+    kind: int, id: int, payload: Shipped, meta: bytes = b"", head: bytes = b""
+) -> Referring:
+    """A frame of a value that refers to shared memory, with `head` before the value."""
+    table = payload.shipment.table
+    length = FIXED_SIZE + len(meta) + len(head) + len(payload) + len(table)
+    header = HEADER.pack(length, kind, REFERS, len(meta), id)
+    frame = Referring((b"".join((header, meta, head, payload, table)),))
+    frame.shipment = payload.shipment
+    return frame
 
 
 class FrameReader:
@@ -62,7 +120,15 @@ class FrameReader:
     to.
     """
 
-    __slots__ = ("_buffer", "_filled", "_large", "_large_filled", "_view", "max_frame_size")
+    __slots__ = (
+        "_buffer",
+        "_filled",
+        "_large",
+        "_large_filled",
+        "_view",
+        "claim",
+        "max_frame_size",
+    )
 
     def __init__(self, max_frame_size: int = DEFAULT_MAX_FRAME_SIZE) -> None:
         self.max_frame_size = max_frame_size
@@ -71,6 +137,8 @@ class FrameReader:
         self._filled = 0
         self._large: bytearray | None = None
         self._large_filled = 0
+        # Makes a claim of each reference, in the order in which they arrive.
+        self.claim: Callable[..., Any] = lambda *_: None
 
     def read(self, receive: Callable[[memoryview], int]) -> list[Frame] | None:
         """Read once and return the frames that are complete, or `None` at the end of the stream.
@@ -88,7 +156,7 @@ class FrameReader:
         frames: list[Frame] = []
         start = 0
         while end - start >= HEADER_SIZE:
-            length, kind, _, meta_size, id = unpack(buffer, start)
+            length, kind, flags, meta_size, id = unpack(buffer, start)
             if length < FIXED_SIZE + meta_size or length > self.max_frame_size:
                 self._check(length, meta_size)
             after = start + LENGTH_SIZE + length
@@ -96,7 +164,10 @@ class FrameReader:
                 break
             payload_start = start + HEADER_SIZE + meta_size
             meta = bytes(view[start + HEADER_SIZE : payload_start]) if meta_size else b""
-            frames.append((kind, id, meta, buffer[payload_start:after]))
+            if flags & REFERS:
+                frames.append((kind, id, meta, self._claimed(view[payload_start:after])))
+            else:
+                frames.append((kind, id, meta, buffer[payload_start:after]))
             start = after
         rest = end - start
         if rest >= LENGTH_SIZE:
@@ -123,10 +194,23 @@ class FrameReader:
         if self._large_filled < len(large):
             return []
         self._large = None
-        length, kind, _, meta_size, id = HEADER.unpack_from(large, 0)
+        length, kind, flags, meta_size, id = HEADER.unpack_from(large, 0)
         self._check(length, meta_size)
         payload_start = HEADER_SIZE + meta_size
-        return [(kind, id, bytes(view[HEADER_SIZE:payload_start]), view[payload_start:])]
+        meta, payload = bytes(view[HEADER_SIZE:payload_start]), view[payload_start:]
+        return [(kind, id, meta, self._claimed(payload) if flags & REFERS else payload)]
+
+    def _claimed(self, data: memoryview) -> Payload:
+        """The payload without the references behind it, each of which is a claim from now on."""
+        end = len(data) - COUNT.size
+        count = COUNT.unpack_from(data, end)[0] if end >= 0 else 0
+        start = end - count * REFERENCE.size
+        if start < 0:
+            raise ProtocolBroken("a frame that has no room for its references")
+        payload = Payload(data[:start])
+        references = REFERENCE.iter_unpack(data[start:end])
+        payload.claims = {serial: self.claim(*rest) for serial, *rest in references}
+        return payload
 
     def _check(self, length: int, meta_size: int) -> None:
         if length < FIXED_SIZE:

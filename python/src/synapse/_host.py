@@ -146,7 +146,7 @@ def _ask(link: Link, name: str, value: Any, **meta: Any) -> tuple[str, dict[str,
         raise TypeError(f"the name of a host function is text, not {name!r}")
     what = f"the host function `{name}`"
     try:
-        payload = link.codec.encode(value)
+        payload = link.encode(value)
     except EncodeIssue as issue:
         why = f"{what}: what it is given cannot be sent: {issue}"
         raise HostCallFailed("EncodeFailed", why) from None

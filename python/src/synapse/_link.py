@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse._calls import Call
-from synapse._codec import Codec, DecodeIssue
+from synapse._codec import Codec, DecodeIssue, Encode
 from synapse._failures import DeadlinePassed, HostCallFailed, to_host_error
 from synapse._frames import (
     CANCEL,
@@ -27,7 +27,10 @@ from synapse._frames import (
     REQUEST,
     SUCCESS,
     Buffer,
+    Payload,
+    Shipped,
     make_frame,
+    make_referring,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +100,8 @@ class Link:
     def __init__(self, worker: Worker, codec: Codec) -> None:
         self.worker = worker
         self.codec = codec
+        # What is asked with: where memory is shared, large values lie there.
+        self.encode: Encode = codec.encode
         self.pid = os.getpid()
         self._asks: dict[int, Ask] = {}
         self._waiting: deque[Ask] = deque()
@@ -137,6 +142,8 @@ class Link:
         if meta > _MAX_META:
             raise HostCallFailed("FrameTooLarge", f"{ask.what[:_MAX_SHOWN]}...: too long a name")
         size = FIXED_SIZE + meta + len(ask.payload)
+        if isinstance(ask.payload, Shipped):
+            size += len(ask.payload.shipment.table)
         limit = self.worker.answers.max_frame_size
         if size > limit:
             raise HostCallFailed("FrameTooLarge", f"{ask.what}: {size} bytes, above {limit}")
@@ -168,8 +175,12 @@ class Link:
             id = next(self._ids)
         ask.id = id
         self._asks[id] = ask
-        self.worker.channel.post(make_frame(REQUEST, id, ask.payload, self._meta(ask)))
-        ask.payload = b""
+        payload, ask.payload = ask.payload, b""
+        self.worker.channel.post(
+            make_referring(REQUEST, id, payload, self._meta(ask))
+            if isinstance(payload, Shipped)
+            else make_frame(REQUEST, id, payload, self._meta(ask))
+        )
 
     def _meta(self, ask: Ask) -> bytes:
         meta = ask.meta
@@ -266,7 +277,9 @@ class Link:
             why = f"{ask.what}: what it answered does not fit: {issue}"
             raise HostCallFailed("DecodeFailed", why) from None
         if kind == FAIL:
-            raise to_host_error(bytes(payload), value)
+            # What it refers to is not for another message to refer to.
+            forwarded = self.codec.encode(value) if type(payload) is Payload else bytes(payload)
+            raise to_host_error(forwarded, value)
         if kind != INTERRUPTED:
             raise _failed(ask.what, details.get("reason"), value)
         if ask.deadline is not None and time.monotonic() >= ask.deadline - _EARLY_SECONDS:

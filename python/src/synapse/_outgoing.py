@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from synapse._frames import CHUNK, FIXED_SIZE, HEADER, Outgoing
+from synapse._frames import CHUNK, FIXED_SIZE, HEADER, Outgoing, Shipped, make_referring
 
 if TYPE_CHECKING:
     import asyncio
@@ -87,7 +87,7 @@ class OutStream:
         with self._lock:
             self._granted -= 1
             self.count += 1
-            if self._fits(len(item)):
+            if self._fits(len(item) if type(item) is bytes else _size(item)):
                 self._add(item)
             else:
                 self._held = item
@@ -96,6 +96,9 @@ class OutStream:
         return not self._sizes or self._bytes + size <= STREAM_BYTES
 
     def _add(self, item: bytes) -> None:
+        if isinstance(item, Shipped):
+            self._post_alone(item)
+            return
         size = len(item)
         self._sizes.append(size)
         self._bytes += size
@@ -105,6 +108,15 @@ class OutStream:
         self._chunk_size += size
         if self._chunk_size >= self._chunk_limit:
             self._post_chunk()
+
+    def _post_alone(self, item: Shipped) -> None:
+        """Queue an item that refers to shared memory, whose bytes count as well."""
+        size = _size(item)
+        self._sizes.append(size)
+        self._bytes += size
+        if self._chunk:
+            self._post_chunk()
+        self._post(make_referring(CHUNK, self._id, item, head=_array_head(1)))
 
     def _post_chunk(self) -> None:
         items, size = self._chunk, self._chunk_size
@@ -130,7 +142,7 @@ class OutStream:
             self._granted += items
             for _ in range(min(items, len(self._sizes))):
                 self._bytes -= self._sizes.popleft()
-            if self._held is not None and self._fits(len(self._held)):
+            if self._held is not None and self._fits(_size(self._held)):
                 self._add(self._held)
                 self._held = None
                 if self._chunk:
@@ -153,6 +165,10 @@ class OutStream:
     def _take_parked(self) -> bool:
         parked, self._parked = self._parked, False
         return parked
+
+
+def _size(item: bytes) -> int:
+    return len(item) + (item.shipment.size if isinstance(item, Shipped) else 0)
 
 
 def _array_head(length: int) -> bytes:

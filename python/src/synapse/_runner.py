@@ -145,10 +145,13 @@ class Runner:
             self._worker.canceller.refuse(call)
             return None
         if call.deadline is not None and time.monotonic() >= call.deadline:
+            call.payload = None
             self._worker.end(call, self._worker.answers.interrupted(call.id))
             return None
+        # A thread that has nothing to do may have the call, and must not have memory in it.
+        payload, call.payload = call.payload, None
         try:
-            arguments = handler.bind(call.payload)
+            arguments = handler.bind(payload)
         except DecodeIssue as issue:
             _incoming.take_arrived()
             self._worker.end(call, self._worker.answers.decode_failed(call.id, issue))
@@ -157,7 +160,6 @@ class Runner:
             _incoming.take_arrived()
             self._worker.end(call, self._worker.answers.exception(call.id, error))
             return None
-        call.payload = None
         if _incoming.arrived:
             for stream in _incoming.take_arrived():
                 stream.adopt(self._worker.link, call)

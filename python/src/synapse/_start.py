@@ -21,6 +21,7 @@ from synapse._frames import HELLO, PROTOCOL_VERSION, make_frame
 from synapse._handlers import Handler
 from synapse._lifecycle import Lifecycle
 from synapse._logs import Output
+from synapse._memory import Memory, claim_files
 from synapse._version import VERSION
 from synapse._worker import Worker
 
@@ -37,6 +38,7 @@ def run(arguments: list[str]) -> NoReturn:
     _life.restore_signals_in_child()
     entrypoint = _entrypoint(arguments)
     channel = _channel()
+    memory = _memory(channel)
     broken: list[str] = []
     codec = _codec.choose(broken=broken)
     setup, early = _setup.receive(channel, codec) if _setup.is_announced() else (None, [])
@@ -68,7 +70,7 @@ def run(arguments: list[str]) -> NoReturn:
         # Before `Hello`, so that the first call does not wait for it.
         importlib.import_module("synapse._loop")
     output.adopt_logging()
-    worker = Worker(channel, codec, _handlers.registry, output, lifecycle)
+    worker = Worker(channel, codec, _handlers.registry, output, lifecycle, memory)
     worker.count()
     _life.on_terminate(worker.drain.go_away)
     channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
@@ -96,6 +98,13 @@ def _channel() -> Channel:
         return Channel(socket.socket(fileno=_life.CHANNEL_FD))
     except OSError:
         _refuse(f"descriptor {_life.CHANNEL_FD} is not a socket: workers are started by their host")
+
+
+def _memory(channel: Channel) -> Memory:
+    try:
+        return Memory(channel, claim_files())
+    except ValueError as error:
+        _refuse(str(error))
 
 
 def _leave_to_parent(channel: Channel, output: Output) -> int:

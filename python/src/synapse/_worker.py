@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synapse import _frames, _stats
+from synapse import _empty, _frames, _stats
 from synapse._answers import Answers
 from synapse._calls import Call
 from synapse._canceller import Canceller
@@ -25,6 +25,7 @@ from synapse._host import host
 from synapse._lifecycle import Lifecycle
 from synapse._link import Link
 from synapse._logs import Output
+from synapse._memory import Memory
 from synapse._objects import Objects, Remote
 from synapse._requests import Requests
 from synapse._runner import Runner
@@ -45,6 +46,14 @@ class Settings(NamedTuple):
     max_open_calls: int
     evaluate: bool
     polling_seconds: float
+    shared_memory: SharedMemory | None
+
+
+class SharedMemory(NamedTuple):
+    """How memory is shared: what is worth it, and how much the worker may take."""
+
+    threshold: int
+    capacity: int
 
 
 class Worker:
@@ -63,8 +72,10 @@ class Worker:
         handlers: Mapping[str, Handler],
         output: Output,
         lifecycle: Lifecycle,
+        memory: Memory,
     ) -> None:
         self.channel = channel
+        self.memory = memory
         self.lifecycle = lifecycle
         lifecycle.leave_child = self.leave_child
         self.answers = Answers(codec)
@@ -159,7 +170,9 @@ class Worker:
             for index, frame in enumerate(frames):
                 if frame[0] == _frames.WELCOME:
                     self._start(self._to_settings(frame[3]))
-                    return early + frames[index + 1 :]
+                    early += frames[index + 1 :]
+                    arrived.clear()
+                    return early
                 early.append(frame)
             frames = self.channel.read()
 
@@ -177,7 +190,13 @@ class Worker:
         polling = welcome.get("polling")
         if polling is not None and not (type(polling) is int and polling >= 0):
             raise ProtocolBroken("a Welcome whose `polling` is not a number of microseconds")
-        return Settings(*values, evaluate is True, (polling or 0) / 1_000_000)
+        shared = welcome.get("sharedMemory")
+        return Settings(
+            *values,
+            evaluate is True,
+            (polling or 0) / 1_000_000,
+            None if shared is None else _to_shared_memory(shared),
+        )
 
     def _control(self, payload: Buffer) -> Any:
         try:
@@ -188,7 +207,9 @@ class Worker:
     def _start(self, settings: Settings) -> None:
         self.channel.limit_frames(settings.max_frame_size)
         self.channel.polling.begin(settings.polling_seconds)
-        self.answers.max_frame_size = settings.max_frame_size
+        self.answers.limit(settings.max_frame_size)
+        if settings.shared_memory is not None:
+            self._share_memory(*settings.shared_memory)
         self._output.sender.max_frame_size = settings.max_frame_size
         self._requests.max_open_calls = settings.max_open_calls
         if settings.evaluate:
@@ -203,6 +224,17 @@ class Worker:
         self.link.open(settings.max_open_calls)
         host.attach(self.link)
         lifecycle.begin()
+
+    def _share_memory(self, threshold: int, capacity: int) -> None:
+        regions = self.memory.open(capacity)
+        if regions is None:
+            return
+        from synapse._sharing import Sharing
+
+        sharing = Sharing(self.memory, regions, self._codec, threshold)
+        self.answers.share(sharing)
+        self.link.encode = sharing.encode
+        _empty.attach(sharing)
 
     def _event_loop(self) -> Loop:
         return self._needed_tasks().loop
@@ -230,6 +262,8 @@ class Worker:
     def _begin(self, early: list[Frame]) -> None:
         """Deal with what came with the `Welcome`, before another thread reads what comes next."""
         calls = self._handle(early)
+        # Their payloads would hold memory for as long as the worker lives.
+        early.clear()
         self.waits.let_go()
         self._submit(calls)
         self.channel.flush()
@@ -379,6 +413,8 @@ class Worker:
                 self.canceller.recall(id)
             elif kind == _frames.RELEASE:
                 self.ignored += not self.objects.release(id)
+            elif kind == _frames.FREE:
+                self.ignored += not self.memory.free(id)
             elif kind == _frames.PING:
                 self.channel.send(make_frame(_frames.PONG, id))
             elif kind == _frames.SHUTDOWN:
@@ -485,3 +521,13 @@ class Worker:
         # A thread of synchronous handlers looks by itself, and so does whoever reads.
         if handler.is_async and self.objects.due:
             self._event_loop().call_soon_threadsafe(self.objects.close_due)
+
+
+def _to_shared_memory(said: Any) -> SharedMemory:
+    values: list[Any] = (
+        [said.get(key) for key in SharedMemory._fields] if isinstance(said, dict) else []
+    )
+    if not values or not all(type(value) is int and value >= 0 for value in values):
+        raise ProtocolBroken("a Welcome whose `sharedMemory` is not what is shared and how much")
+    # What is empty lies nowhere.
+    return SharedMemory(max(1, values[0]), values[1])
