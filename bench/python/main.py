@@ -1,3 +1,5 @@
+"""The handlers that `npm run bench` calls."""
+
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
