@@ -22,7 +22,7 @@ export class Child {
   constructor(env: NodeJS.ProcessEnv) {
     this.#process = fork(main, {
       env,
-      execArgv: ["--expose-gc", "--disable-warning=ExperimentalWarning"],
+      execArgv: [],
       stdio: ["ignore", "ignore", "pipe", "ipc"]
     })
     alive.add(this.#process)

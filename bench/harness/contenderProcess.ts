@@ -30,8 +30,6 @@ const start = async (): Promise<Sample> => {
 const run = async (task: Task): Promise<Sample> => {
   if (task.name === "start") return start()
   await contender!.verify(task)
-  // What earlier rounds left is not this round's to clean up.
-  globalThis.gc?.()
   const pids = descendants(process.pid)
   const below = cpuMicros(pids)
   const cpu = process.cpuUsage()

@@ -5,6 +5,7 @@
 import type { ContenderDefinition } from "../contenders.ts"
 import type { Row, Workload } from "../workloads.ts"
 import { Child, NotMeasured } from "./child.ts"
+import type { Task } from "./contender.ts"
 import type { Request, Sample } from "./protocol.ts"
 import type { RowRounds } from "./results.ts"
 import { shuffled } from "./statistics.ts"
@@ -19,7 +20,7 @@ export interface DriverOptions {
   readonly env: NodeJS.ProcessEnv
 }
 
-/** A row whose round takes longer than this takes part in the first few only. */
+/** A row whose operation takes longer than this takes part in the first few rounds only. */
 const slowMicros = 1_500_000
 const roundsOfSlowRows = 3
 
@@ -104,12 +105,19 @@ const prepared = async (lane: Lane, env: NodeJS.ProcessEnv): Promise<Child> => {
   }
 }
 
+const warmUpMillis = 1000
+
+/** Long enough for both sides to compile what they run. */
+const longer = (task: Task): Task =>
+  task.name === "calls" ? { ...task, millis: Math.max(task.millis, warmUpMillis) } : task
+
 /** The round before the first warms up and does not count. */
 const oneRound = async (lane: Lane, child: Child, round: number): Promise<void> => {
   try {
-    const sample = await child.ask({ type: "run", task: lane.row.task })
+    const { task } = lane.row
+    const sample = await child.ask({ type: "run", task: round < 0 ? longer(task) : task })
     if (round >= 0) lane.samples[round] = sample
-    else lane.isSlow = sample !== undefined && sample.micros > slowMicros
+    else lane.isSlow = sample !== undefined && sample.micros / sample.operations > slowMicros
   } catch (error) {
     fail(lane, error)
   }

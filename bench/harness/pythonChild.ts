@@ -3,6 +3,7 @@ import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process"
 import { once } from "node:events"
 import { createInterface } from "node:readline"
 import type { Readable } from "node:stream"
+import { fileURLToPath } from "node:url"
 
 /** The interpreter that all contenders use: peers through a virtual environment made with it. */
 export const basePython = (): string => process.env.BENCH_PYTHON ?? "python3"
@@ -30,3 +31,6 @@ export const stopChild = async (child: ChildProcess): Promise<void> => {
   child.kill("SIGKILL")
   await once(child, "exit")
 }
+
+/** The interpreter of a peer's virtual environment; `here` is the address of the peer's module. */
+export const peerPython = (here: string): string => fileURLToPath(new URL(".venv/bin/python", here))
