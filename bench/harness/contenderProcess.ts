@@ -27,9 +27,18 @@ const start = async (): Promise<Sample> => {
   return { operations: 1, micros, nodeCpuMicros: user + system, pythonCpuMicros: cpuMicros(descendants(process.pid)) }
 }
 
+const verified = new Set<string>()
+
+const verifyOnce = async (task: Task): Promise<void> => {
+  const key = JSON.stringify(task.name === "calls" ? { ...task, millis: undefined } : task)
+  if (verified.has(key)) return
+  await contender!.verify(task)
+  verified.add(key)
+}
+
 const run = async (task: Task): Promise<Sample> => {
   if (task.name === "start") return start()
-  await contender!.verify(task)
+  await verifyOnce(task)
   const pids = descendants(process.pid)
   const below = cpuMicros(pids)
   const cpu = process.cpuUsage()

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { type MakeContender, Unsupported } from "../../harness/contender.ts"
+import { toBytes, toFloat64Array } from "../../harness/float64.ts"
 import { makeContender } from "../../harness/promiseContender.ts"
 import { peerPython, spawnServer } from "../../harness/pythonChild.ts"
 
@@ -25,7 +26,7 @@ interface Grpc {
 }
 
 interface ProtoLoader {
-  readonly loadSync: (file: string) => unknown
+  readonly loadSync: (file: string, options: { readonly defaults: boolean }) => unknown
 }
 
 const require = createRequire(import.meta.url)
@@ -38,7 +39,9 @@ export const make: MakeContender = async () => {
   const directory = mkdtempSync(join(tmpdir(), "synapse-bench-grpc-"))
   const script = fileURLToPath(new URL("./server.py", import.meta.url))
   const server = await spawnServer(peerPython(import.meta.url), [script, join(directory, "socket")])
-  const { Echo } = grpc.loadPackageDefinition(loadSync(fileURLToPath(new URL("./echo.proto", import.meta.url)))).bench
+  // A zero does not travel: it is what a field has that is not there.
+  const definition = loadSync(fileURLToPath(new URL("./echo.proto", import.meta.url)), { defaults: true })
+  const { Echo } = grpc.loadPackageDefinition(definition).bench
   const client = new Echo(server.address, grpc.credentials.createInsecure(), unlimited)
   const call = (method: "Value" | "Bytes" | "Array", message: unknown): Promise<unknown> =>
     new Promise((resolve, reject) => {
@@ -54,10 +57,7 @@ export const make: MakeContender = async () => {
         return call("Value", value)
       },
       bytes: (data) => blob("Bytes", data),
-      array: async (data) => {
-        const reply = await blob("Array", Buffer.from(data.buffer, data.byteOffset, data.byteLength))
-        return new Float64Array(reply.slice().buffer)
-      }
+      array: async (data) => toFloat64Array(await blob("Array", toBytes(data)))
     },
     async () => {
       client.close()

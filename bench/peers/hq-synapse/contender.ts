@@ -6,6 +6,7 @@ import { createRequire } from "node:module"
 import type { Readable, Writable } from "node:stream"
 import { fileURLToPath } from "node:url"
 import type { MakeContender } from "../../harness/contender.ts"
+import { toBytes, toFloat64Array } from "../../harness/float64.ts"
 import { makeContender } from "../../harness/promiseContender.ts"
 import { peerPython, spawnPython, stopChild } from "../../harness/pythonChild.ts"
 
@@ -62,10 +63,8 @@ export const make: MakeContender = async () => {
       value: call,
       bytes: (data) => call(data) as Promise<Uint8Array>,
       array: async (data) => {
-        const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-        const { array } = (await call({ array: bytes })) as { readonly array: Uint8Array }
-        // A copy, since the numbers have to begin at a multiple of eight.
-        return new Float64Array(array.slice().buffer)
+        const { array } = (await call({ array: toBytes(data) })) as { readonly array: Uint8Array }
+        return toFloat64Array(array)
       }
     },
     () => stopChild(child)

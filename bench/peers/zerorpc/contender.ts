@@ -5,6 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { MakeContender } from "../../harness/contender.ts"
+import { toBytes, toFloat64Array } from "../../harness/float64.ts"
 import { makeContender } from "../../harness/promiseContender.ts"
 import { peerPython, spawnServer } from "../../harness/pythonChild.ts"
 
@@ -41,11 +42,7 @@ export const make: MakeContender = async () => {
     {
       value: (value) => call("value", value),
       bytes: (data) => call("value", data) as Promise<Uint8Array>,
-      array: async (data) => {
-        const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
-        const reply = (await call("array", bytes)) as Uint8Array
-        return new Float64Array(new Uint8Array(reply).buffer)
-      }
+      array: async (data) => toFloat64Array((await call("array", toBytes(data))) as Uint8Array)
     },
     async () => {
       await server.stop()
