@@ -48,6 +48,8 @@ const peers = [
 /** Those that have no way to have two calls open would only repeat themselves. */
 const peersInFlight = peers.filter((name) => name !== "node-calls-python-sync")
 
+const throughRpc = ["effect-rpc", "effect-rpc-binary", "synapse", "synapse-rpc"]
+
 const small: Payload = { kind: "small" }
 const kilo = 1000
 const mega = 1000 * 1000
@@ -176,12 +178,14 @@ export const workloadsAt = ({ calls: manyCalls, items: manyItems, millis, rounds
       title: "Through RPC, one call of a small map at a time",
       figure: "p50",
       rounds,
-      rows: [
-        ...rowsOf(["effect-rpc", "effect-rpc-binary", "synapse", "synapse-rpc"], calls(small)),
-        ...["effect-rpc", "effect-rpc-binary", "synapse", "synapse-rpc"].map((name) =>
-          variant(name, "64 at once", calls(small, 64))
-        )
-      ]
+      rows: rowsOf(throughRpc, calls(small))
+    },
+    {
+      name: "rpc-in-flight",
+      title: "Through RPC, 64 calls of a small map at once",
+      figure: "rate",
+      rounds,
+      rows: rowsOf(throughRpc, calls(small, 64))
     },
     {
       name: "start-warm",

@@ -3,7 +3,7 @@
  * the driver, and what it started ends with it.
  */
 import { type Contender, type MakeContender, type Outcome, type Task, Unsupported } from "./contender.ts"
-import { cpuMicros, descendants } from "./processes.ts"
+import { cpuMicrosBelow } from "./processes.ts"
 import type { Prepare, Request, Response, Sample } from "./protocol.ts"
 import { quantile } from "./statistics.ts"
 
@@ -24,7 +24,7 @@ const start = async (): Promise<Sample> => {
   await contender.run({ name: "start" })
   const micros = (performance.now() - begin) * 1000
   const { system, user } = process.cpuUsage(cpu)
-  return { operations: 1, micros, nodeCpuMicros: user + system, pythonCpuMicros: cpuMicros(descendants(process.pid)) }
+  return { operations: 1, micros, nodeCpuMicros: user + system, pythonCpuMicros: cpuMicrosBelow(process.pid) }
 }
 
 const verified = new Set<string>()
@@ -39,12 +39,15 @@ const verifyOnce = async (task: Task): Promise<void> => {
 const run = async (task: Task): Promise<Sample> => {
   if (task.name === "start") return start()
   await verifyOnce(task)
-  const pids = descendants(process.pid)
-  const below = cpuMicros(pids)
+  const below = cpuMicrosBelow(process.pid)
   const cpu = process.cpuUsage()
   const outcome = await contender!.run(task)
   const { system, user } = process.cpuUsage(cpu)
-  return { ...summarise(outcome), nodeCpuMicros: user + system, pythonCpuMicros: Math.max(0, cpuMicros(pids) - below) }
+  return {
+    ...summarise(outcome),
+    nodeCpuMicros: user + system,
+    pythonCpuMicros: Math.max(0, cpuMicrosBelow(process.pid) - below)
+  }
 }
 
 const summarise = ({ latencies, micros, operations, values }: Outcome) => ({

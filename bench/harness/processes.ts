@@ -38,6 +38,9 @@ export const descendants = (root: number): ReadonlyArray<number> => {
 
 const ticksPerSecond = 100
 
+const ticksInMicros = (...fields: ReadonlyArray<string | undefined>): number =>
+  (fields.reduce((sum, ticks) => sum + Number(ticks ?? 0), 0) * 1e6) / ticksPerSecond
+
 /** The CPU time of a process so far. `schedstat` counts nanoseconds, but by thread; `stat` counts ticks of 10 ms. */
 const cpuMicrosOf = (pid: number): number => {
   let nanos = 0
@@ -45,7 +48,7 @@ const cpuMicrosOf = (pid: number): number => {
     nanos += Number(read(`/proc/${pid}/task/${thread}/schedstat`)?.split(" ")[0] ?? 0)
   if (nanos > 0) return nanos / 1000
   const stat = statOf(pid)
-  return stat === undefined ? 0 : ((Number(stat[11]) + Number(stat[12])) * 1e6) / ticksPerSecond
+  return ticksInMicros(stat?.[11], stat?.[12])
 }
 
 const listThreads = (pid: number): ReadonlyArray<string> => {
@@ -56,7 +59,12 @@ const listThreads = (pid: number): ReadonlyArray<string> => {
   }
 }
 
-export const cpuMicros = (pids: ReadonlyArray<number>): number => pids.reduce((sum, pid) => sum + cpuMicrosOf(pid), 0)
+/** The CPU time of all processes below this one: those that run, and those that are gone. */
+export const cpuMicrosBelow = (root: number): number => {
+  const gone = statOf(root)
+  const running = descendants(root).reduce((sum, pid) => sum + cpuMicrosOf(pid), 0)
+  return running + ticksInMicros(gone?.[13], gone?.[14])
+}
 
 export interface HeldMemory {
   readonly residentBytes: number
