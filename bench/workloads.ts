@@ -19,6 +19,8 @@ export interface Workload {
   readonly figure: FigureName
   readonly rows: ReadonlyArray<Row>
   readonly rounds: number
+  /** How long a row's calls go on before the first round, for both sides to compile what they run. */
+  readonly warmUpMillis: number
   /** Whether every round has a new process: what is measured happens once in the life of one. */
   readonly fresh?: boolean | undefined
 }
@@ -26,13 +28,14 @@ export interface Workload {
 /** How long it all takes. */
 export interface Scale {
   readonly millis: number
+  readonly warmUpMillis: number
   readonly rounds: number
   readonly items: number
   readonly calls: number
 }
 
-export const full: Scale = { millis: 300, rounds: 9, items: 1_000_000, calls: 1_000_000 }
-export const quick: Scale = { millis: 100, rounds: 3, items: 100_000, calls: 100_000 }
+export const full: Scale = { millis: 300, warmUpMillis: 1000, rounds: 9, items: 1_000_000, calls: 1_000_000 }
+export const quick: Scale = { millis: 100, warmUpMillis: 400, rounds: 3, items: 100_000, calls: 100_000 }
 
 const peers = [
   "hq-synapse",
@@ -54,7 +57,12 @@ const small: Payload = { kind: "small" }
 const kilo = 1000
 const mega = 1000 * 1000
 
-export const workloadsAt = ({ calls: manyCalls, items: manyItems, millis, rounds }: Scale): ReadonlyArray<Workload> => {
+export const workloadsAt = (scale: Scale): ReadonlyArray<Workload> =>
+  describe(scale).map((workload) => ({ ...workload, warmUpMillis: scale.warmUpMillis }))
+
+type Described = Omit<Workload, "warmUpMillis">
+
+const describe = ({ calls: manyCalls, items: manyItems, millis, rounds }: Scale): ReadonlyArray<Described> => {
   const calls = (payload: Payload, inFlight = 1, handler?: Calls["handler"]): Calls => ({
     name: "calls",
     payload,
@@ -76,7 +84,7 @@ export const workloadsAt = ({ calls: manyCalls, items: manyItems, millis, rounds
 
   const few = Math.min(rounds, 5)
 
-  const inFlight: Workload = {
+  const inFlight: Described = {
     name: "in-flight",
     title: "Many calls of a small map at once, 64 unless said",
     figure: "rate",
@@ -91,7 +99,7 @@ export const workloadsAt = ({ calls: manyCalls, items: manyItems, millis, rounds
     ]
   }
 
-  const ofBytes = (name: string, size: number, names: ReadonlyArray<string>, count: number): Workload => ({
+  const ofBytes = (name: string, size: number, names: ReadonlyArray<string>, count: number): Described => ({
     name,
     title: `${inWords(size)} of bytes there and back`,
     figure: "p50",
@@ -99,7 +107,7 @@ export const workloadsAt = ({ calls: manyCalls, items: manyItems, millis, rounds
     rows: rowsOf(names, calls({ kind: "bytes", size }), size > 8 * mega ? roomy : {})
   })
 
-  const ofArrays = (name: string, size: number, others: ReadonlyArray<string>, count: number): Workload => {
+  const ofArrays = (name: string, size: number, others: ReadonlyArray<string>, count: number): Described => {
     const settings = { module: "arrays", ...(size > 8 * mega ? roomy.settings : {}) }
     const task = calls({ kind: "array", size })
     return {

@@ -1,7 +1,7 @@
 /** The chart as Vega-Lite wants it. */
 import type { Panel } from "./draw.ts"
 
-const width = 520
+const width = 460
 const rowHeight = 19
 
 /** One panel: a dot on a logarithmic axis, a line that leads to it, and the figure beside it. */
@@ -11,13 +11,13 @@ const panelSpec = ({ points, title, unit }: Panel) => {
   const largest = Math.max(...points.map(({ value }) => value))
   const smallest = Math.min(...points.map(({ value }) => value))
   // Whole powers of ten around the figures, with room for the text behind the last.
-  const domain = [10 ** Math.floor(Math.log10(smallest)), 10 ** (Math.log10(largest) + 0.4)]
+  const domain = [10 ** Math.floor(Math.log10(smallest)), 10 ** (Math.log10(largest) + 0.5)]
   const y = { field: "label", type: "nominal", sort: { field: "value", order: isRate ? "descending" : "ascending" } }
   const x = { field: "value", type: "quantitative" }
   const color = {
     field: "isSynapse",
     type: "nominal",
-    scale: { domain: [true, false], range: ["#0b6e4f", "#6b7280"] },
+    scale: { domain: [true, false], range: ["#0b6e4f", "#4b5563"] },
     legend: null
   }
   return {
@@ -25,12 +25,16 @@ const panelSpec = ({ points, title, unit }: Panel) => {
     data: { values },
     width,
     height: { step: rowHeight },
-    encoding: { y: { ...y, axis: { title: null, labelLimit: 230 } } },
+    encoding: { y: { ...y, axis: { title: null, labelLimit: 0 } } },
     layer: [
       {
         mark: { type: "rule", strokeWidth: 1.5, opacity: 0.45 },
         encoding: {
-          x: { ...x, scale: { type: "log", domain, nice: false }, axis: { title: null, format: "~s", tickCount: 5 } },
+          x: {
+            ...x,
+            scale: { type: "log", domain, nice: false },
+            axis: { title: null, format: "~s", values: powersOfTen(domain) }
+          },
           x2: { datum: domain[0] },
           color
         }
@@ -44,10 +48,13 @@ const panelSpec = ({ points, title, unit }: Panel) => {
   }
 }
 
-const written = (value: number): string => {
-  if (value >= 10_000) return `${Math.round(value / 1000)}k`
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(value >= 10 ? 3 : 2)
+const powersOfTen = ([low = 1, high = 1]: ReadonlyArray<number>): ReadonlyArray<number> => {
+  const first = Math.round(Math.log10(low))
+  return Array.from({ length: Math.floor(Math.log10(high)) - first + 1 }, (_, i) => 10 ** (first + i))
 }
+
+const written = (value: number): string =>
+  value.toLocaleString("en", { maximumSignificantDigits: value >= 100 ? 3 : 2 })
 
 export const chartSpec = (panels: ReadonlyArray<Panel>) => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",

@@ -79,7 +79,7 @@ const sharedRounds = async (workload: Workload, lanes: ReadonlyArray<Lane>, env:
     for (let round = -1; round < workload.rounds; round++) {
       for (const lane of shuffled(lanes)) {
         const skip = lane.failure !== undefined || (lane.isSlow && round >= roundsOfSlowRows)
-        if (!skip) await oneRound(lane, await children.get(keyOf(lane))!, round)
+        if (!skip) await oneRound(lane, await children.get(keyOf(lane))!, round, workload)
       }
     }
   } finally {
@@ -105,17 +105,14 @@ const prepared = async (lane: Lane, env: NodeJS.ProcessEnv): Promise<Child> => {
   }
 }
 
-const warmUpMillis = 1000
-
-/** Long enough for both sides to compile what they run. */
-const longer = (task: Task): Task =>
-  task.name === "calls" ? { ...task, millis: Math.max(task.millis, warmUpMillis) } : task
+const longer = (task: Task, millis: number): Task =>
+  task.name === "calls" ? { ...task, millis: Math.max(task.millis, millis) } : task
 
 /** The round before the first warms up and does not count. */
-const oneRound = async (lane: Lane, child: Child, round: number): Promise<void> => {
+const oneRound = async (lane: Lane, child: Child, round: number, { warmUpMillis }: Workload): Promise<void> => {
   try {
     const { task } = lane.row
-    const sample = await child.ask({ type: "run", task: round < 0 ? longer(task) : task })
+    const sample = await child.ask({ type: "run", task: round < 0 ? longer(task, warmUpMillis) : task })
     if (round >= 0) lane.samples[round] = sample
     else lane.isSlow = sample !== undefined && sample.micros / sample.operations > slowMicros
   } catch (error) {
