@@ -25,6 +25,13 @@ const folder = fileURLToPath(new URL(".", import.meta.url))
 const isPeerNamed = (peers: Arguments["peers"], name: string): boolean =>
   peers === "all" || peers.some((each) => name === each || name.startsWith(`${each}-`))
 
+const checkPeers = ({ peers }: Arguments): void => {
+  for (const name of peers === "all" ? [] : peers) {
+    const isKnown = contenders.some((contender) => contender.peer !== undefined && isPeerNamed([name], contender.name))
+    if (!isKnown) throw new Error(`no peer is called ${name}: see --list`)
+  }
+}
+
 /** Everyone who was asked for; a peer that cannot be installed stays, with the reason. */
 const gather = async ({ peers }: Arguments, workloads: ReadonlyArray<Workload>, python: Interpreter) => {
   const needed = new Set(workloads.flatMap(({ rows }) => rows.map(({ contender }) => contender)))
@@ -79,6 +86,7 @@ const main = async (args: Arguments, scratch: string): Promise<void> => {
   const all = workloadsAt(args.quick ? quick : full)
   const workloads = all.filter(({ name }) => args.only.length === 0 || args.only.some((part) => name.includes(part)))
   if (args.list) return list(workloads)
+  checkPeers(args)
   if (workloads.length === 0) throw new Error(`no workload is called ${args.only.join(" or ")}: see --list`)
   // Before anything is written where it may be read from.
   const earlier = args.compare === undefined ? undefined : readEarlier(args.compare)
