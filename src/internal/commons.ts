@@ -3,7 +3,6 @@
  *
  * It needs an FFI package, since Node cannot map memory; what the operating system is asked for is here alone.
  */
-import { markAsUntransferable } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
@@ -171,8 +170,8 @@ class MappedCommons implements Commons {
   #release(region: Region): void {
     const buffer = this.#buffers.get(region)
     this.#buffers.delete(region)
-    if (buffer !== undefined) detach(buffer)
-    this.free(region)
+    if (buffer !== undefined && !detach(buffer)) this.#pointers.delete(region)
+    else this.free(region)
   }
 
   find(view: ArrayBufferView): Place | undefined {
@@ -199,8 +198,7 @@ class MappedCommons implements Commons {
   }
 
   close(): void {
-    for (const buffer of this.#buffers.values()) detach(buffer)
-    this.#buffers.clear()
+    for (const region of Array.from(this.#buffers.keys())) this.#release(region)
     for (const [{ capacity }, pointer] of this.#pointers) this.#system.unmap(pointer, capacity)
     this.#pointers.clear()
     this.#file.close()
@@ -211,15 +209,17 @@ const mapFailed = 2n ** 64n - 1n
 
 const { transfer } = ArrayBuffer.prototype
 
-/** Nothing may take the memory out of the buffer: when that is gone, the memory is. */
+/** Nothing should take the memory out of the buffer, which is what is known here of who uses it. */
 const keepHere = (buffer: ArrayBuffer): void => {
-  markAsUntransferable(buffer)
   const refuse = (): never => {
     throw new TypeError("memory shared with Python cannot be transferred: copy it with slice()")
   }
   Object.defineProperties(buffer, { transfer: { value: refuse }, transferToFixedLength: { value: refuse } })
 }
 
-const detach = (buffer: ArrayBuffer): void => {
+/** Leaves nothing in the buffer; `false` where its memory was taken to another thread, and stays for as long as that likes. */
+const detach = (buffer: ArrayBuffer): boolean => {
+  if (buffer.detached) return false
   transfer.call(buffer, 0)
+  return true
 }
