@@ -33,15 +33,13 @@ export const contenders: ReadonlyArray<ContenderDefinition> = [
     name: "synapse-channel",
     label: "Synapse, all over the channel",
     module: synapse,
-    settings: { sharedMemory: false },
-    absent: "this version has no other way: see Synapse"
+    settings: { sharedMemory: false }
   },
   {
     name: "synapse-in-place",
     label: "Synapse, arrays in place",
     module: synapse,
-    settings: { sharedMemory: "in-place" },
-    absent: "this version has no arrays in place"
+    settings: { sharedMemory: { inPlace: true } }
   },
   { name: "effect-rpc", label: "Effect RPC, Node server", module: "contenders/effectRpc.ts" },
   {

@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as ManagedRuntime from "effect/ManagedRuntime"
+import { isObject } from "effect/Predicate"
 import * as Rpc from "effect/rpc/Rpc"
 import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
@@ -17,7 +18,7 @@ import * as NdArray from "../../src/NdArray.ts"
 import * as Synapse from "../../src/Synapse.ts"
 import type { Calls, HostCalls, Items, MakeContender, Memory, Outcome, Payload, Task } from "../harness/contender.ts"
 import { type EffectCalls, runCalls, verifyCall } from "../harness/effectCalls.ts"
-import { valuesOf } from "../harness/payloads.ts"
+import { array, valuesOf } from "../harness/payloads.ts"
 import { descendants, memoryOf } from "../harness/processes.ts"
 
 type Run<A> = Effect.Effect<A, unknown, Synapse.Synapse>
@@ -31,10 +32,11 @@ export const make: MakeContender = async ({ coldCache = false, module = "python"
   const cache = coldCache === true ? mkdtempSync(join(tmpdir(), "synapse-bench-cold-")) : undefined
   if (cache !== undefined) process.env.SYNAPSE_CACHE_DIRECTORY = cache
   const runtime = ManagedRuntime.make(Synapse.layer({ directory, host, ...options }))
+  const inPlace = isObject(options.sharedMemory) && "inPlace" in options.sharedMemory
   await runtime.runPromise(Synapse.Synapse)
   return {
-    verify: (task) => runtime.runPromise(verify(task)),
-    run: (task) => runtime.runPromise(run(task)),
+    verify: (task) => runtime.runPromise(verify(task, inPlace)),
+    run: (task) => runtime.runPromise(run(task, inPlace)),
     stop: async () => {
       await runtime.dispose()
       if (cache !== undefined) rmSync(cache, { recursive: true, force: true })
@@ -71,19 +73,29 @@ const schemas: Record<Payload["kind"], Schema.Decoder<unknown>> = {
 
 const methods = { sync: "main", async: "async_main", fresh: "fresh" } as const
 
-const open = ({ handler = "sync", payload }: Calls): EffectCalls<Synapse.Synapse> => {
-  const values = valuesOf(payload)
+const open = ({ handler = "sync", payload }: Calls, values = valuesOf(payload)): EffectCalls<Synapse.Synapse> => {
   const schema = schemas[payload.kind]
   const options = { method: methods[handler] }
   return { values, call: (n) => Synapse.call(schema, values.input(n), options) }
 }
 
-const verify = (task: Task): Run<void> => (task.name === "calls" ? verifyCall(open(task)) : Effect.void)
+/** The calls of arrays that both sides have in the same memory. */
+const openInPlace = (task: Calls) => {
+  if (task.payload.kind !== "array") return Effect.die(new Error("only arrays have a place"))
+  return Effect.map(Synapse.allocate("float64", task.payload.size / 8), ({ data }) => open(task, array(data)))
+}
 
-const run = (task: Task): Run<Outcome> => {
+const verify = (task: Task, inPlace: boolean): Run<void> => {
+  if (task.name !== "calls") return Effect.void
+  return inPlace ? Effect.scoped(Effect.flatMap(openInPlace(task), verifyCall)) : verifyCall(open(task))
+}
+
+const run = (task: Task, inPlace: boolean): Run<Outcome> => {
   switch (task.name) {
     case "calls":
-      return runCalls(open(task), task)
+      return inPlace
+        ? Effect.scoped(Effect.flatMap(openInPlace(task), (calls) => runCalls(calls, task)))
+        : runCalls(open(task), task)
     case "items":
       return items(task)
     case "hostCalls":

@@ -93,8 +93,9 @@ const bytes = (size: number): Values<Uint8Array> => {
   }
 }
 
-const array = (size: number): Values<Float64Array> => {
-  const numbers = Float64Array.from({ length: size / 8 }, (_, i) => i / 3)
+/** Arrays in the memory that `numbers` has. */
+export const array = (numbers: Float64Array): Values<Float64Array> => {
+  for (let i = 0; i < numbers.length; i++) numbers[i] = i / 3
   const input = (n: number): Float64Array => {
     numbers[0] = n
     return numbers
@@ -121,6 +122,6 @@ export const valuesOf = (payload: Payload): Values => {
     case "bytes":
       return bytes(payload.size)
     case "array":
-      return array(payload.size)
+      return array(new Float64Array(payload.size / 8))
   }
 }
