@@ -39,6 +39,7 @@ import {
 import * as Heartbeat from "./internal/heartbeat.ts"
 import type { InputStream } from "./internal/inputStreams.ts"
 import { Lane } from "./internal/lane.ts"
+import { Looking } from "./internal/looking.ts"
 import { maxDelayMillis, nativeSleep } from "./internal/nativeSleep.ts"
 import * as Outbox from "./internal/outbox.ts"
 import { Pipeline } from "./internal/pipeline.ts"
@@ -273,10 +274,11 @@ export const make = Effect.fnUntraced(function* (
   let synchronousLoad = 0
   const { maxFrameSize, memory } = options
   const frames = Envelope.makeWriter({ maxFrameSize, places: memory })
-  const outbox = yield* Outbox.make<OpenCall>({
+  const outbox = Outbox.make<OpenCall>({
     capacity: options.maxOpenCalls,
     frames,
     encode: (call) => encode(call),
+    isWanted: (call) => openCall(call.id) === call,
     onFlood: () => end(protocolError("it asks and does not read the answers"))
   })
   const parser = Envelope.makeReader({ maxFrameSize, claim: memory && ((table) => memory.claim(table)) })
@@ -329,6 +331,7 @@ export const make = Effect.fnUntraced(function* (
   const sendControl = (kind: number, id: number, payload?: unknown): void => outbox.post({ kind, id, payload })
   if (memory !== undefined) memory.onFree = (region) => sendControl(Envelope.Kind.Free, region)
   const serving = yield* options.serve(outbox.post, owner)
+  const looking = new Looking((2 * (options.pollingMicros ?? 0)) / 1000, () => calls.size > 0)
 
   const encode = (call: OpenCall): void => {
     // A call given up before it was sent is not in the table any more.
@@ -342,7 +345,8 @@ export const make = Effect.fnUntraced(function* (
       frames.request(call.id, meta, request.payload)
       call.sent = true
       request.onSent?.()
-      if (call.synchronous && hasWaiting()) stall.watch()
+      if (calls.size === 1) looking.begin()
+      else if (call.synchronous && hasWaiting()) stall.watch()
     } catch (error) {
       settle(call, Exit.fail(encodeFailure(error, request.method)))
     }
@@ -361,7 +365,7 @@ export const make = Effect.fnUntraced(function* (
           const refused = turnedAway(frame)
           if (refused === "Recalled" && !call.recalled) throw new Error("a call came back that was not asked for")
           // What did not run tells nothing of how long calls run.
-          if (call.synchronous && refused === undefined) answered(call)
+          if (refused === undefined) answered(call)
           if (call.request.onHandle !== undefined) hold(call.request.onHandle, frame)
           settle(call, answer(frame))
         } else freed(call, frame)
@@ -394,8 +398,11 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const answered = (call: OpenCall): void => {
+    const millis = performance.now() - call.since
+    looking.answered(millis)
+    if (!call.synchronous) return
     stall.answered()
-    pipeline.answered(performance.now() - call.since)
+    pipeline.answered(millis)
   }
 
   // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
@@ -576,7 +583,6 @@ export const make = Effect.fnUntraced(function* (
 
   const abandon = (call: OpenCall): void => {
     if (openCall(call.id) !== call) return
-    outbox.withdraw(call)
     if (call.request.inputs !== undefined) serving.callEnded(call.id)
     if (call.sent) {
       call.abandoned = true
@@ -586,6 +592,7 @@ export const make = Effect.fnUntraced(function* (
     } else {
       calls.delete(call)
       if (call.synchronous) synchronousLoad--
+      outbox.withdraw()
     }
     released()
   }

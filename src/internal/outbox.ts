@@ -1,7 +1,11 @@
-/** What waits to be written: requests, and frames of every other kind, which go before them. */
+/**
+ * What waits to be written: requests, and frames of every other kind, which go before them.
+ *
+ * All that is queued in one turn of the event loop leaves in one write at its end. While the socket takes no more, it waits.
+ */
 import * as Effect from "effect/Effect"
-import * as Queue from "effect/Queue"
-import type * as Scope from "effect/Scope"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as Socket from "effect/socket/Socket"
 import * as Envelope from "../Envelope.ts"
 import type { Outgoing, Post } from "./requestEnd.ts"
@@ -20,15 +24,14 @@ const owedKinds: ReadonlySet<number> = new Set([
 /** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
 const maxOwedFrames = 16_384
 
-/** Wakes the writer for frames that are no requests. */
-const wake = Symbol("wake")
-
 export interface Options<Call> {
-  /** How many requests may be queued. Others wait beside the queue. */
+  /** How many requests that were withdrawn may be kept. */
   readonly capacity: number
   readonly frames: Envelope.FrameWriter
   /** Encodes a request into `frames`, if it is still wanted. Does not throw. */
   readonly encode: (call: Call) => void
+  /** Whether a request is still wanted. */
+  readonly isWanted: (call: Call) => boolean
   /** The worker does not read what it asked for. */
   readonly onFlood: () => void
 }
@@ -36,29 +39,82 @@ export interface Options<Call> {
 export interface Outbox<Call> {
   /** Queues a request. */
   readonly request: (call: Call) => void
-  /** Forgets a request that was not written. */
-  readonly withdraw: (call: Call) => void
+  /** Forgets a request that was not written, and is not wanted any more. */
+  readonly withdraw: () => void
   /** Queues any other frame. */
   readonly post: Post
   /** Takes nothing more. */
   readonly stop: () => void
-  /** Writes what is queued, all of it in one write, until it fails. */
+  /** Writes what is queued until it fails. */
   readonly write: (writer: Socket.Writer) => Effect.Effect<never, Socket.SocketError>
 }
 
-export const make = Effect.fnUntraced(function* <Call>({
-  capacity,
-  encode,
-  frames,
-  onFlood
-}: Options<Call>): Effect.fn.Return<Outbox<Call>, never, Scope.Scope> {
-  const queue = yield* Queue.bounded<Call | typeof wake>(capacity)
-  // What the queue has no room for, such as after many calls that were given up unsent. Their callers wait.
-  const overflow = new Set<Call>()
-  let posted: Array<Outgoing> = []
-  /** Those of them that the worker asked for. */
+export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Options<Call>): Outbox<Call> => {
+  /** Those before `encoded` are in `frames`, or have left. */
+  let requests: Array<Call> = []
+  let encoded = 0
+  let withdrawn = 0
+  const posted: Array<Outgoing> = []
+  let encodedPosted = 0
+  /** Posted frames that the worker asked for. */
   let owed = 0
   let stopped = false
+  /** Writes bytes; nothing before there is a writer. */
+  let send: ((bytes: Uint8Array) => Fiber.Fiber<void, Socket.SocketError>) | undefined
+  let onFailure: (exit: Exit.Failure<never, Socket.SocketError>) => void = () => {}
+  /** The write that the socket has not taken yet. */
+  let writing: Fiber.Fiber<void, Socket.SocketError> | undefined
+  let isDue = false
+
+  const schedule = (): void => {
+    if (isDue || writing !== undefined || send === undefined) return
+    isDue = true
+    // What else asks in the same turn shares the write.
+    queueMicrotask(flush)
+  }
+
+  const flush = (): void => {
+    isDue = false
+    try {
+      while (send !== undefined && !stopped && encodeQueued()) {
+        if (frames.size === 0) continue
+        const fiber = send(frames.take())
+        const exit = fiber.pollUnsafe()
+        if (exit === undefined) {
+          writing = fiber
+          fiber.addObserver(written)
+          return
+        }
+        if (Exit.isFailure(exit)) return onFailure(exit as Exit.Failure<never, Socket.SocketError>)
+      }
+    } catch (error) {
+      // Nobody else would hear of a frame that cannot be encoded.
+      onFailure(Exit.die(error) as Exit.Failure<never, Socket.SocketError>)
+    }
+  }
+
+  const written = (exit: Exit.Exit<void, Socket.SocketError>): void => {
+    writing = undefined
+    if (Exit.isSuccess(exit)) flush()
+    else onFailure(exit as Exit.Failure<never, Socket.SocketError>)
+  }
+
+  /** Encodes a batch of what is queued; `false` when nothing is. */
+  const encodeQueued = (): boolean => {
+    if (posted.length === 0 && requests.length === 0) return false
+    // A welcome goes before any request, and a cancel is for a request sent before.
+    while (encodedPosted < posted.length) {
+      encodePosted(posted[encodedPosted++]!)
+      if (frames.size >= batchBytes) return true
+    }
+    posted.length = encodedPosted = owed = 0
+    while (encoded < requests.length) {
+      encode(requests[encoded++]!)
+      if (frames.size >= batchBytes) return true
+    }
+    requests.length = encoded = withdrawn = 0
+    return true
+  }
 
   const encodePosted = ({ id, kind, meta, onError, payload, payloadBytes }: Outgoing): void => {
     try {
@@ -72,41 +128,40 @@ export const make = Effect.fnUntraced(function* <Call>({
 
   return {
     request: (call) => {
-      if (!Queue.offerUnsafe(queue, call)) overflow.add(call)
+      if (stopped) return
+      requests.push(call)
+      schedule()
     },
-    withdraw: (call) => overflow.delete(call),
+    withdraw: () => {
+      if (++withdrawn <= capacity) return
+      requests = requests.slice(encoded).filter(isWanted)
+      encoded = withdrawn = 0
+    },
     post: (frame) => {
       if (stopped) return
       if (owedKinds.has(frame.kind) && ++owed > maxOwedFrames) return onFlood()
       posted.push(frame)
-      // A full queue has the writer's attention already.
-      Queue.offerUnsafe(queue, wake)
+      schedule()
     },
     stop: () => {
       stopped = true
-      overflow.clear()
-      Queue.shutdownUnsafe(queue)
+      requests.length = posted.length = encoded = encodedPosted = 0
     },
     write: (writer) =>
-      Effect.gen(function* () {
-        while (true) {
-          const batch: Array<Call | typeof wake> = yield* Queue.takeAll(queue)
-          for (const call of overflow) batch.push(call)
-          overflow.clear()
-          const frameBatch = posted
-          posted = []
-          owed = 0
-          // A welcome goes before any request, and a cancel is for a request sent before.
-          for (const frame of frameBatch) {
-            encodePosted(frame)
-            if (frames.size >= batchBytes) yield* writer.write(frames.take())
+      Effect.flatMap(Effect.context<never>(), (context) =>
+        Effect.callback<never, Socket.SocketError>((resume) => {
+          const run = Effect.runForkWith(context)
+          onFailure = (exit) => {
+            send = undefined
+            resume(exit)
           }
-          for (const call of batch) {
-            if (call !== wake) encode(call)
-            if (frames.size >= batchBytes) yield* writer.write(frames.take())
-          }
-          if (frames.size > 0) yield* writer.write(frames.take())
-        }
-      })
+          send = (bytes) => run(writer.write(bytes))
+          schedule()
+          return Effect.sync(() => {
+            send = undefined
+            writing?.interruptUnsafe()
+          })
+        })
+      )
   }
-})
+}
