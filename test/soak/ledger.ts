@@ -113,6 +113,8 @@ const isGarbage = (kind: string): boolean => kind === "garbage" || kind === "pri
 export class Ledger {
   readonly file: string
   readonly wrong: Array<string> = []
+  /** What belongs to it and is not wrong by itself. */
+  readonly notes: Array<string> = []
   readonly outcomes = new Map<string, Map<string, number>>()
   begun = 0
   ended = 0

@@ -67,7 +67,7 @@ const rowsOf = (report: Report): ReadonlyArray<readonly [string, string]> => {
       `interruption ${whole(latest.interruption)} ms, time-out ${whole(latest.timeout)} ms late, ` +
         `close ${whole(latest.close)} ms, rest ${whole(latest.rest)} ms`
     ],
-    ["wrong", report.wrong.length === 0 ? "nothing" : `\n${report.wrong.join("\n")}`]
+    ["wrong", report.wrong.length === 0 ? "nothing" : `\n${[...report.wrong, ...report.notes].join("\n")}`]
   ]
 }
 
