@@ -5,7 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from wire import Worker, write
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fewer",
+        action="store_true",
+        help="a tenth of the random cases: for the other versions, when one has all of them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("all", deadline=None)
+    settings.register_profile("fewer", deadline=None, max_examples=10)
+    settings.load_profile("fewer" if config.getoption("fewer") else "all")
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """How many random cases there are, where all of them are so many."""
+    share = 10 if request.config.getoption("fewer") else 1
+    return lambda count: max(1, count // share)
 
 
 @pytest.fixture

@@ -1010,13 +1010,15 @@ MODULES = {
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("alone", [False, True])
-def test_no_wake_up_is_lost(start: Start, concurrency: int, module: str, alone: bool) -> None:
+def test_no_wake_up_is_lost(
+    start: Start, cases: Callable[[int], int], concurrency: int, module: str, alone: bool
+) -> None:
     """Every kind of wait at once, from every thread, with nested calls in between; also without
     the thread that would read in the end.
     """
     source, names = MODULES[module]
     worker = start(ALONE + source if alone else source, welcome={"concurrency": concurrency})
-    left = 150
+    left = cases(150)
     running: dict[int, str] = {}
     nested: dict[int, int] = {}
     next_id = 0
