@@ -55,7 +55,7 @@ export interface RowOptions {
 }
 
 /** How long things may take to be as before: a bound for what never is, not for how fast a machine is. */
-const settleMillis = 20_000
+const settleMillis = 60_000
 
 /** How long Node may take to give memory back to the system before the row runs again. */
 const giveBackMillis = 3000
