@@ -10,7 +10,7 @@ import { Synapse } from "effect-synapse"
 import * as PythonProcess from "../src/PythonProcess.ts"
 import type { SynapseError, WorkerExited } from "../src/SynapseError.ts"
 import * as modules from "./fixtures/modules.ts"
-import { eventually, isAlive, withCommandLine } from "./fixtures/processes.ts"
+import { eventually, isAlive, withEnvironment } from "./fixtures/processes.ts"
 
 const temporaryDirectory = () => mkdtempSync(join(tmpdir(), "synapse-test-"))
 
@@ -357,14 +357,19 @@ describe("closing the scope", () => {
 
   it.live("while the worker is starting leaves none", () =>
     Effect.gen(function* () {
+      // Others have silent workers, too.
+      const mark = temporaryDirectory()
       for (const millis of [0, 1, 2, 5, 10, 20, 40, 80]) {
         const building = yield* Effect.forkChild(
-          Effect.provide(Effect.never, Synapse.layer({ ...modules.broken, entrypoint: "silent" }))
+          Effect.provide(
+            Effect.never,
+            Synapse.layer({ ...modules.broken, entrypoint: "silent", env: { SYNAPSE_MARK: mark } })
+          )
         )
         yield* Effect.sleep(millis)
         yield* Fiber.interrupt(building)
       }
-      assert.deepStrictEqual(withCommandLine("__main__.py\0silent"), [])
+      assert.deepStrictEqual(withEnvironment(`SYNAPSE_MARK=${mark}`), [])
     })
   )
 
