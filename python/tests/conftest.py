@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,34 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
     yield start
     for worker in workers:
+        worker.close()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Lend a worker to one test after the other, for as long as each leaves it at rest.
+
+    To start one takes longer than most tests do.
+    """
+    workers: dict[tuple[Any, ...], Worker] = {}
+
+    @contextmanager
+    def lend(source: str, welcome: dict[str, int], **options: Any) -> Iterator[Worker]:
+        key = (source, *sorted(welcome.items()), repr(options))
+        worker = workers.pop(key, None)
+        if worker is None:
+            directory = tmp_path_factory.mktemp("kept")
+            write(directory, source)
+            worker = Worker(directory, **options)
+            worker.welcome(**welcome)
+        yield worker
+        if worker.is_at_rest():
+            workers[key] = worker
+        else:
+            worker.close()
+
+    yield lend
+    for worker in workers.values():
         worker.close()
 
 

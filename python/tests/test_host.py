@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def worker(start: Start, kind: str) -> Worker:
+def worker(kept: Callable[..., Any], kind: str) -> Iterator[Worker]:
     source, welcome = KINDS[kind]
-    return start(source, welcome=welcome)
+    with kept(source, welcome) as worker:
+        yield worker
 
 
 def test_a_host_function_is_called_within_a_handler(worker: Worker) -> None:
