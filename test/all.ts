@@ -1,4 +1,4 @@
-// The tests of both halves, at the same time: each waits for processes of its own more than it computes.
+// Checks and tests of both halves, at the same time: each waits for processes of its own more than it computes.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
@@ -10,5 +10,13 @@ const run = async (command: string, ...args: ReadonlyArray<string>): Promise<boo
   return code === 0
 }
 
-const passed = await Promise.all([run("vitest", "run"), run("node", "test/python.ts", "test")])
-if (passed.includes(false)) process.exitCode = 1
+const isClean = async (): Promise<boolean> =>
+  (await run("biome", "check", "--error-on-warnings")) && (await run("tsc", "-p", "."))
+
+const passed =
+  (await isClean()) &&
+  (await Promise.all([
+    run("vitest", "run"),
+    run("node", "test/python.ts", "check").then((isClean) => isClean && run("node", "test/python.ts", "test"))
+  ]).then((passed) => !passed.includes(false)))
+if (!passed) process.exitCode = 1
