@@ -128,6 +128,8 @@ export class Ledger {
   readonly #notRun = new Map<number, string>()
   readonly #disruptions: Array<Disruption> = []
   readonly #dooms: Array<Doom> = []
+  /** Answers in the middle of which something else was written to the channel, and when that was, by `Date.now`. */
+  readonly #garbled: Array<{ readonly token: number; readonly from: number; readonly to: number }> = []
   readonly #keys = new Map<string, Map<string, { firstEnd: number; leftAt: number }>>()
   #wrongs = 0
 
@@ -162,6 +164,11 @@ export class Ledger {
   /** Something was done to a worker that may end it. */
   doom(pid: number, kind: string): void {
     this.#dooms.push({ pid, at: Date.now(), kind })
+  }
+
+  /** In the middle of an answer is something else, which only a fault explains. */
+  garbled(token: number, from: number): void {
+    this.#garbled.push({ token, from, to: Date.now() })
   }
 
   isWrong(what: string): void {
@@ -276,7 +283,13 @@ export class Ledger {
     this.#compareEnds(dooms)
     let more = 0
     for (const times of ran.values()) if (times > 1) more++
-    return { executed: ran.size, executedAgain: more, disrupted: this.#disruptions.length, dooms: dooms.length }
+    return {
+      executed: ran.size,
+      executedAgain: more,
+      disrupted: this.#disruptions.length,
+      garbled: this.#garbled.length,
+      dooms: dooms.length
+    }
   }
 
   #compareRuns(ran: ReadonlyMap<number, number>): void {
@@ -304,6 +317,11 @@ export class Ledger {
   }
 
   #compareEnds(dooms: ReadonlyArray<Doom>): void {
+    for (const { from, to, token } of this.#garbled) {
+      if (!dooms.some(({ at, kind }) => isGarbage(kind) && at >= from - lethalMillis && at <= to)) {
+        this.isWrong(`${token}: its answer has other bytes in the middle, and no fault explains them`)
+      }
+    }
     for (const { from, reason, settled, to } of this.#disruptions) {
       const { idempotent, name, token, usesObject } = settled
       const near = dooms.filter(({ at }) => at >= from - lethalMillis && at <= to)
@@ -323,6 +341,8 @@ export interface Closing {
   readonly executedAgain: number
   /** Calls that ended with a fault. */
   readonly disrupted: number
+  /** Answers that have in them what a fault wrote to the channel. */
+  readonly garbled: number
   /** What was done to workers that may end them. */
   readonly dooms: number
 }
