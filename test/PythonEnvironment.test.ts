@@ -8,7 +8,7 @@ import * as NPath from "node:path"
 import { PassThrough } from "node:stream"
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
-import { assert, describe, it, layer } from "@effect/vitest"
+import { assert, beforeAll, describe, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
@@ -236,6 +236,13 @@ const entries = (directory: string): ReadonlyArray<string> => {
     return []
   }
 }
+
+// What makes them holds up Node, and with it every test that is under way: an interpreter that answered meanwhile is not heard
+// before the time for it is over.
+beforeAll(() => {
+  wheelsDirectory()
+  uvDirectory()
+})
 
 describe("PythonEnvironment", () => {
   describe("version ranges", () => {
