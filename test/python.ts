@@ -13,7 +13,9 @@ const root = fileURLToPath(new URL("../python/", import.meta.url))
 const requirements = join(root, "dev-requirements.txt")
 const supported = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
-/** Runs a command to its end and gives what it printed; ends this process, with that, when it fails. */
+class Failed extends Error {}
+
+/** Runs a command to its end and gives what it printed; prints it when the command fails. */
 const run = async (command: string, args: ReadonlyArray<string>): Promise<string> => {
   const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
   const chunks: Array<Buffer> = []
@@ -23,7 +25,18 @@ const run = async (command: string, args: ReadonlyArray<string>): Promise<string
   const output = Buffer.concat(chunks).toString()
   if (status === 0) return output
   process.stdout.write(output)
-  process.exit(typeof status === "number" ? status : 1)
+  throw new Failed(`${command} ${args.join(" ")}`)
+}
+
+/** Says when it fails. What runs beside it goes on all the same: nothing would end it. */
+const told = async (running: Promise<void>): Promise<void> => {
+  try {
+    await running
+  } catch (error) {
+    if (!(error instanceof Failed)) throw error
+    console.log(`failed: ${error.message}`)
+    process.exitCode = 1
+  }
 }
 
 const versionOf = (python: string): string | undefined => {
@@ -86,22 +99,26 @@ const test = async (version: string): Promise<void> => {
 
 switch (process.argv[2]) {
   case "check":
-    await ruffAndMypy([
-      ["ruff", "format", "--check", "."],
-      ["ruff", "check", "."],
-      ["mypy", "--strict", "src"]
-    ])
+    await told(
+      ruffAndMypy([
+        ["ruff", "format", "--check", "."],
+        ["ruff", "check", "."],
+        ["mypy", "--strict", "src"]
+      ])
+    )
     break
   case "format":
-    await ruffAndMypy([
-      ["ruff", "check", "--fix", "."],
-      ["ruff", "format", "."]
-    ])
+    await told(
+      ruffAndMypy([
+        ["ruff", "check", "--fix", "."],
+        ["ruff", "format", "."]
+      ])
+    )
     break
   case "test": {
     const left = [...supported]
     const worker = async (): Promise<void> => {
-      for (let version = left.shift(); version !== undefined; version = left.shift()) await test(version)
+      for (let version = left.shift(); version !== undefined; version = left.shift()) await told(test(version))
     }
     await Promise.all(Array.from({ length: Math.max(2, availableParallelism()) }, worker))
     break
