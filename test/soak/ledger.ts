@@ -6,7 +6,7 @@
  */
 import { readFileSync } from "node:fs"
 import { Cause, Effect, Exit } from "effect"
-import { isSynapseError, type SynapseErrorReason } from "../../src/SynapseError.ts"
+import { isSynapseError, type SynapseErrorReason, type WorkerExited } from "../../src/SynapseError.ts"
 
 /** How often a call may have run. */
 const Runs = { open: 0, once: 1, never: 2, again: 3, againAndOnce: 4 } as const
@@ -356,7 +356,10 @@ const isExplained = (reason: SynapseErrorReason, dooms: ReadonlyArray<Doom>, use
 }
 
 const summaryOf = (reason: SynapseErrorReason): string =>
-  `${reason._tag} (${reason.delivery}): ${reason._tag === "WorkerExited" ? `${reason.kind}, ${reason.summary}` : reason.message}`
+  `${reason._tag} (${reason.delivery}): ${reason._tag === "WorkerExited" ? endOf(reason) : reason.message}`
+
+const endOf = ({ crashDump, kind, stderr, summary }: WorkerExited): string =>
+  [`${kind}, ${summary}`, stderr, crashDump].filter((text) => text !== "").join("\n")
 
 const describe = (exit: Exit.Exit<unknown, unknown>): string => {
   const error = Exit.findErrorOption(exit)
