@@ -18,7 +18,8 @@ export default defineConfig({
     // At least two: the tests wait for processes more than they compute.
     maxWorkers: Math.max(2, availableParallelism() - 1),
     globalSetup: ["test/globalSetup.ts"],
-    testTimeout: 60_000,
-    hookTimeout: 120_000
+    // Bounds for what never ends, not for how fast a machine is.
+    testTimeout: 240_000,
+    hookTimeout: 240_000
   }
 })

@@ -423,6 +423,9 @@ const makeReader = (channel: Duplex): ChannelReader => {
       () =>
         next() ??
         Effect.callback((resume) => {
+          // The fiber may have made way for others since it looked.
+          const come = next()
+          if (come !== undefined) return resume(come)
           waiting = resume
           return Effect.sync(() => {
             waiting = undefined
@@ -472,15 +475,20 @@ const makeSocket = (channel: Duplex, { end, pull }: ChannelReader): Socket.Socke
 const writeError = (cause: unknown): Socket.SocketError =>
   new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
 
+const closedDuringWrite = Effect.fail(writeError(new Error("the channel closed during a write")))
+
 const drained = (channel: Duplex): Effect.Effect<void, Socket.SocketError> =>
   Effect.callback((resume) => {
+    // The fiber may have made way for others since it wrote.
+    if (channel.destroyed) return resume(closedDuringWrite)
+    if (!channel.writableNeedDrain) return resume(Effect.void)
     const onDrain = () => {
       cleanup()
       resume(Effect.void)
     }
     const onClose = () => {
       cleanup()
-      resume(Effect.fail(writeError(new Error("the channel closed during a write"))))
+      resume(closedDuringWrite)
     }
     const cleanup = () => {
       channel.off("drain", onDrain)

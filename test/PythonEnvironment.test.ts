@@ -8,7 +8,7 @@ import * as NPath from "node:path"
 import { PassThrough } from "node:stream"
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
-import { assert, describe, it, layer } from "@effect/vitest"
+import { assert, beforeAll, describe, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
@@ -218,7 +218,7 @@ const processesWith = (text: string): ReadonlyArray<string> =>
     .split("\n")
     .filter((line) => line.includes(text) && !/^\s*\d+\s+Z/.test(line) && !line.includes("ps -eo"))
 
-const eventually = (what: string, test: () => boolean, timeoutMillis = 20_000): Effect.Effect<void> =>
+const eventually = (what: string, test: () => boolean, timeoutMillis = 60_000): Effect.Effect<void> =>
   Effect.suspend(() => {
     const deadline = Date.now() + timeoutMillis
     const poll: Effect.Effect<void> = Effect.suspend(() => {
@@ -236,6 +236,13 @@ const entries = (directory: string): ReadonlyArray<string> => {
     return []
   }
 }
+
+// What makes them holds up Node, and with it every test that is under way: an interpreter that answered meanwhile is not heard
+// before the time for it is over.
+beforeAll(() => {
+  wheelsDirectory()
+  uvDirectory()
+})
 
 describe("PythonEnvironment", () => {
   describe("version ranges", () => {
@@ -1353,27 +1360,24 @@ describe("PythonEnvironment", () => {
     describe.concurrent("crashes and neighbours", () => {
       const provisioning = (command: string) => command.includes("_provision.py")
 
-      it.effect(
-        "a builder that is killed at any moment costs that build only",
-        () =>
-          Effect.gen(function* () {
-            const sandbox = yield* makeSandbox
-            sandbox.write("requirements.txt", "needy\nmsgspec\n")
-            for (const [index, after] of [0, 250, 600].entries()) {
-              const watched = new Watched()
-              watched.onSpawn = (pid, command) => {
-                // The builder alone, or it and everything it runs.
-                if (provisioning(command))
-                  setTimeout(() => kill(index % 2 === 0 ? pid : -pid), after + Math.random() * 100)
-              }
-              const result = yield* Effect.result(watched.make(managed(sandbox)))
-              if (Result.isFailure(result)) reasonOf(result.failure.reason, "InstallFailed")
-              const made = yield* makeManaged(sandbox)
-              assert.strictEqual(demoValue(made), "1")
-              NFS.rmSync(sandbox.cache, { recursive: true, force: true, maxRetries: 5 })
+      it.effect("a builder that is killed at any moment costs that build only", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "needy\nmsgspec\n")
+          for (const [index, after] of [0, 250, 600].entries()) {
+            const watched = new Watched()
+            watched.onSpawn = (pid, command) => {
+              // The builder alone, or it and everything it runs.
+              if (provisioning(command))
+                setTimeout(() => kill(index % 2 === 0 ? pid : -pid), after + Math.random() * 100)
             }
-          }),
-        120_000
+            const result = yield* Effect.result(watched.make(managed(sandbox)))
+            if (Result.isFailure(result)) reasonOf(result.failure.reason, "InstallFailed")
+            const made = yield* makeManaged(sandbox)
+            assert.strictEqual(demoValue(made), "1")
+            NFS.rmSync(sandbox.cache, { recursive: true, force: true, maxRetries: 5 })
+          }
+        })
       )
 
       const kill = (pid: number) => {
@@ -1417,31 +1421,28 @@ describe("PythonEnvironment", () => {
         })
       )
 
-      it.effect(
-        "a cache that is removed while it is built in ends with a good environment or a typed error",
-        () =>
-          Effect.gen(function* () {
-            const sandbox = yield* makeSandbox
-            sandbox.write("requirements.txt", "needy\nmsgspec\n")
-            const envs = NPath.join(sandbox.cache, "envs")
-            const built = (file: RegExp) => list(envs).some((name) => file.test(name))
-            for (const file of [
-              /synapse-build\.json$/,
-              /bin.python$/,
-              /site-packages.demo\.py$/,
-              /site-packages.synapse$/
-            ]) {
-              const making = yield* Effect.forkChild(Effect.result(makeManaged(sandbox)))
-              yield* eventually(`there is ${file}`, () => built(file))
-              remove(sandbox.cache)
-              const result = yield* Fiber.join(making)
-              if (Result.isSuccess(result)) assert.strictEqual(demoValue(result.success), "1")
-              else reasonOf(result.failure.reason, "InstallFailed")
-              assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "1")
-              remove(sandbox.cache)
-            }
-          }),
-        120_000
+      it.effect("a cache that is removed while it is built in ends with a good environment or a typed error", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "needy\nmsgspec\n")
+          const envs = NPath.join(sandbox.cache, "envs")
+          const built = (file: RegExp) => list(envs).some((name) => file.test(name))
+          for (const file of [
+            /synapse-build\.json$/,
+            /bin.python$/,
+            /site-packages.demo\.py$/,
+            /site-packages.synapse$/
+          ]) {
+            const making = yield* Effect.forkChild(Effect.result(makeManaged(sandbox)))
+            yield* eventually(`there is ${file}`, () => built(file))
+            remove(sandbox.cache)
+            const result = yield* Fiber.join(making)
+            if (Result.isSuccess(result)) assert.strictEqual(demoValue(result.success), "1")
+            else reasonOf(result.failure.reason, "InstallFailed")
+            assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "1")
+            remove(sandbox.cache)
+          }
+        })
       )
 
       const list = (directory: string): ReadonlyArray<string> => {
@@ -1461,51 +1462,45 @@ describe("PythonEnvironment", () => {
         }
       }
 
-      it.effect(
-        "four processes at once build once, and all have the environment",
-        () =>
-          Effect.gen(function* () {
-            const sandbox = yield* makeSandbox
-            sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
-            const outputs = yield* Effect.forEach([1, 2, 3, 4], () => inAnotherProcess(sandbox).output, {
-              concurrency: "unbounded"
-            })
-            const paths = outputs.map((output) => output.trim().split("\n").at(-1))
-            assert.strictEqual(new Set(paths).size, 1, outputs.join("\n---\n"))
-            assert.strictEqual(entries(NPath.join(sandbox.cache, "envs")).length, 1)
-            assert.strictEqual(outputs.filter((output) => output.includes("Creating the Python environment")).length, 1)
-            const made = yield* makeManaged(sandbox)
-            assert.strictEqual(made.path, paths[0])
-            assert.strictEqual(demoValue(made), "1")
-          }),
-        120_000
+      it.effect("four processes at once build once, and all have the environment", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
+          const outputs = yield* Effect.forEach([1, 2, 3, 4], () => inAnotherProcess(sandbox).output, {
+            concurrency: "unbounded"
+          })
+          const paths = outputs.map((output) => output.trim().split("\n").at(-1))
+          assert.strictEqual(new Set(paths).size, 1, outputs.join("\n---\n"))
+          assert.strictEqual(entries(NPath.join(sandbox.cache, "envs")).length, 1)
+          assert.strictEqual(outputs.filter((output) => output.includes("Creating the Python environment")).length, 1)
+          const made = yield* makeManaged(sandbox)
+          assert.strictEqual(made.path, paths[0])
+          assert.strictEqual(demoValue(made), "1")
+        })
       )
 
-      it.effect(
-        "four processes at once where there are no locks have one environment, and it stays",
-        () =>
-          Effect.gen(function* () {
-            const sandbox = yield* makeSandbox
-            sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
-            sandbox.write("../cache/locks", "no directory")
-            const outputs = yield* Effect.forEach([1, 2, 3, 4], () => inAnotherProcess(sandbox).output, {
-              concurrency: "unbounded"
-            })
-            const paths = outputs.map((output) => output.trim().split("\n").at(-1)!)
-            assert.strictEqual(new Set(paths).size, 1, outputs.join("\n---\n"))
-            const made = yield* makeManaged(sandbox)
-            assert.strictEqual(made.path, paths[0])
-            assert.strictEqual(demoValue(made), "1")
-            const envs = NPath.join(sandbox.cache, "envs")
-            assert.deepStrictEqual(entries(envs), [NPath.basename(paths[0]!)])
-            // As old as what is collected when no record leads to it.
-            const old = new Date(Date.now() - 3_600_000)
-            NFS.utimesSync(paths[0]!, old, old)
-            sandbox.write("requirements.txt", "demo==2.0\nmsgspec\n")
-            assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "2")
-            assert.strictEqual(demoValue(made), "1")
-          }),
-        120_000
+      it.effect("four processes at once where there are no locks have one environment, and it stays", () =>
+        Effect.gen(function* () {
+          const sandbox = yield* makeSandbox
+          sandbox.write("requirements.txt", "demo==1.0\nmsgspec\n")
+          sandbox.write("../cache/locks", "no directory")
+          const outputs = yield* Effect.forEach([1, 2, 3, 4], () => inAnotherProcess(sandbox).output, {
+            concurrency: "unbounded"
+          })
+          const paths = outputs.map((output) => output.trim().split("\n").at(-1)!)
+          assert.strictEqual(new Set(paths).size, 1, outputs.join("\n---\n"))
+          const made = yield* makeManaged(sandbox)
+          assert.strictEqual(made.path, paths[0])
+          assert.strictEqual(demoValue(made), "1")
+          const envs = NPath.join(sandbox.cache, "envs")
+          assert.deepStrictEqual(entries(envs), [NPath.basename(paths[0]!)])
+          // As old as what is collected when no record leads to it.
+          const old = new Date(Date.now() - 3_600_000)
+          NFS.utimesSync(paths[0]!, old, old)
+          sandbox.write("requirements.txt", "demo==2.0\nmsgspec\n")
+          assert.strictEqual(demoValue(yield* makeManaged(sandbox)), "2")
+          assert.strictEqual(demoValue(made), "1")
+        })
       )
 
       it.effect("interruption ends every process and removes what was begun", () =>

@@ -1,16 +1,16 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Option, Scheduler, Schema, Scope } from "effect"
 import { Synapse } from "effect-synapse"
 import * as PythonProcess from "../src/PythonProcess.ts"
 import type { SynapseError, WorkerExited } from "../src/SynapseError.ts"
 import * as modules from "./fixtures/modules.ts"
-import { eventually, isAlive, withCommandLine } from "./fixtures/processes.ts"
+import { eventually, isAlive, withEnvironment } from "./fixtures/processes.ts"
 
 const temporaryDirectory = () => mkdtempSync(join(tmpdir(), "synapse-test-"))
 
@@ -182,7 +182,85 @@ describe("a channel", () => {
       assert.isFalse(isAlive(worker.pid))
     })
   )
+
+  // An interpreter that tells how much it has read, and answers each read with a byte, once it may.
+  const answering = (directory: string) =>
+    PythonProcess.make({
+      python: script(
+        directory,
+        "import os, time\n" +
+          "while not os.path.exists('go'): time.sleep(0.001)\n" +
+          "while data := os.read(3, 1 << 20):\n" +
+          "  os.write(3, b'.')\n" +
+          "  with open('read', 'ab') as file: file.write(bytes(len(data)))\n"
+      ),
+      directory,
+      entrypoint: "main",
+      env: { PATH: process.env.PATH! },
+      onLine: () => {}
+    })
+
+  // A fiber may make way for others between any two of its operations.
+  for (let operations = 2; operations <= 6; operations++) {
+    it.live(`is heard whose bytes come as the reader makes way after ${operations} operations`, () =>
+      Effect.gen(function* () {
+        const directory = temporaryDirectory()
+        const worker = yield* answering(directory)
+        const { pull } = yield* worker.socket.reader
+        const { write } = yield* worker.socket.writer
+        const came = (): boolean => existsSync(join(directory, "read"))
+        const pulling = runMakingWay(pull, operations, came)
+        yield* write(new Uint8Array(1))
+        writeFileSync(join(directory, "go"), "")
+        const [chunk] = yield* Fiber.join(pulling)
+        assert.deepStrictEqual(Buffer.from(chunk as Uint8Array).toString(), ".")
+        // So is its end.
+        const ending = runMakingWay(Effect.flip(pull), operations, () => !isAlive(worker.pid))
+        process.kill(worker.pid, "SIGKILL")
+        assert.strictEqual((yield* Fiber.join(ending)).reason._tag, "SocketReadError")
+      })
+    )
+
+    it.live(`takes more when there is room again as the writer makes way after ${operations} operations`, () =>
+      Effect.gen(function* () {
+        const directory = temporaryDirectory()
+        const worker = yield* answering(directory)
+        const { write } = yield* worker.socket.writer
+        const bytes = 4 * 2 ** 20
+        const isRead = (): boolean =>
+          existsSync(join(directory, "read")) && statSync(join(directory, "read")).size === bytes
+        const writing = runMakingWay(write(new Uint8Array(bytes)), operations, isRead)
+        writeFileSync(join(directory, "go"), "")
+        yield* Fiber.join(writing)
+      })
+    )
+  }
 })
+
+/** Runs a fiber that makes way for others after so many operations, once, until something has happened. */
+const runMakingWay = <A, E>(effect: Effect.Effect<A, E>, operations: number, happened: () => boolean) => {
+  let makesWay = false
+  const others = new Scheduler.MixedScheduler("async", (task) => {
+    const wait = async () => {
+      while (!happened()) await new Promise((resolve) => setTimeout(resolve, 1))
+      // What it brought about is told in a later turn of the event loop.
+      for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setTimeout(resolve, 1))
+      task()
+    }
+    void wait()
+    return () => {}
+  })
+  const scheduler: Scheduler.Scheduler = {
+    executionMode: "async",
+    shouldYield: ({ currentOpCount }) => {
+      if (makesWay || currentOpCount < operations) return false
+      makesWay = true
+      return true
+    },
+    makeDispatcher: () => others.makeDispatcher()
+  }
+  return Effect.runFork(effect, { scheduler })
+}
 
 describe("a worker that is told to leave from outside", () => {
   it.live("finishes what it has while another takes what is new", () =>
@@ -279,14 +357,19 @@ describe("closing the scope", () => {
 
   it.live("while the worker is starting leaves none", () =>
     Effect.gen(function* () {
+      // Others have silent workers, too.
+      const mark = temporaryDirectory()
       for (const millis of [0, 1, 2, 5, 10, 20, 40, 80]) {
         const building = yield* Effect.forkChild(
-          Effect.provide(Effect.never, Synapse.layer({ ...modules.broken, entrypoint: "silent" }))
+          Effect.provide(
+            Effect.never,
+            Synapse.layer({ ...modules.broken, entrypoint: "silent", env: { SYNAPSE_MARK: mark } })
+          )
         )
         yield* Effect.sleep(millis)
         yield* Fiber.interrupt(building)
       }
-      assert.deepStrictEqual(withCommandLine("__main__.py\0silent"), [])
+      assert.deepStrictEqual(withEnvironment(`SYNAPSE_MARK=${mark}`), [])
     })
   )
 

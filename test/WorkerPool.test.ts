@@ -262,7 +262,7 @@ describe("a worker that leaves", () => {
       const call = yield* Effect.forkChild(callOn(pool))
       yield* TestClock.adjust("1 second")
       stubs[0]!.leave()
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("1 minute")
       assert.isFalse(stubs[0]!.released)
       stubs[0]!.finish()
       yield* Fiber.join(call)
@@ -360,7 +360,7 @@ describe("supervision", () => {
         assert.include(reason.message, "SIGKILL")
         assert.strictEqual(reason.delivery, "notSent")
       }
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("1 minute")
       assert.strictEqual(stubs.length, 3)
     })
   )
@@ -469,7 +469,7 @@ describe("closing", () => {
       stubs[0]!.die()
       yield* settle
       yield* Scope.close(scope, Exit.void)
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("1 minute")
       assert.strictEqual(stubs.length, 1)
     })
   )

@@ -13,12 +13,13 @@ const run = (name: string): Promise<{ readonly code: number | null; readonly out
     child.on("close", (code) => resolve({ code, output }))
   })
 
-const printed: Readonly<Record<string, ReadonlyArray<string>>> = {
+const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   hello: ["mean 2.5 of 4 values", "Ada"],
   "streaming-chat": [
     "It will rain in the morning",
     "Python and TypeScript get along \n",
-    "said 5 words",
+    // A few more than were taken may be on their way.
+    /said \d+ words/,
     "refused: `chat` failed with PromptTooLong",
     "> weather\nIt will rain",
     "Python and TypeScript get along well as long as somebody"
@@ -51,7 +52,10 @@ describe.concurrent("examples", () => {
     it(`${name} prints what it says`, async () => {
       const { code, output } = await run(name)
       assert.strictEqual(code, 0, output)
-      for (const text of texts) assert.include(output, text)
+      for (const text of texts) {
+        if (typeof text === "string") assert.include(output, text)
+        else assert.match(output, text)
+      }
     })
   }
 })

@@ -193,7 +193,7 @@ describe("memory that is watched", () => {
     const url = new URL("../src/internal/vitals.ts", import.meta.url).href
     const code = `import { watchMemory } from ${JSON.stringify(url)}; watchMemory(process.pid, 1e15, () => {}); console.log("end")`
     const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module-typescript", "-e", code], {
-      timeout: 30_000
+      timeout: 120_000
     })
     assert.strictEqual(stdout, "end\n")
   })

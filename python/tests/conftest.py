@@ -1,11 +1,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from wire import Worker, write
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fewer",
+        action="store_true",
+        help="a tenth of the random cases: for the other versions, when one has all of them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("all", deadline=None)
+    settings.register_profile("fewer", deadline=None, max_examples=10)
+    settings.load_profile("fewer" if config.getoption("fewer") else "all")
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """How many random cases there are, where all of them are so many."""
+    share = 10 if request.config.getoption("fewer") else 1
+    return lambda count: max(1, count // share)
 
 
 @pytest.fixture
@@ -22,6 +45,34 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
     yield start
     for worker in workers:
+        worker.close()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Lend a worker to one test after the other, for as long as each leaves it at rest.
+
+    To start one takes longer than most tests do.
+    """
+    workers: dict[tuple[Any, ...], Worker] = {}
+
+    @contextmanager
+    def lend(source: str, welcome: dict[str, int], **options: Any) -> Iterator[Worker]:
+        key = (source, *sorted(welcome.items()), repr(options))
+        worker = workers.pop(key, None)
+        if worker is None:
+            directory = tmp_path_factory.mktemp("kept")
+            write(directory, source)
+            worker = Worker(directory, **options)
+            worker.welcome(**welcome)
+        yield worker
+        if worker.is_at_rest():
+            workers[key] = worker
+        else:
+            worker.close()
+
+    yield lend
+    for worker in workers.values():
         worker.close()
 
 

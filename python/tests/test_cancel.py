@@ -331,14 +331,14 @@ def check():
 METHODS = ["spin", "locked", "prints", "items", "swallows", "asks", "reports", "logs", "plain"]
 
 
-@pytest.mark.parametrize("count", [10_000])
 def test_an_interruption_never_strays(
-    start: Start, concurrency: dict[str, int], count: int
+    start: Start, concurrency: dict[str, int], cases: Callable[[int], int]
 ) -> None:
     """Thousands of cancels at random moments: each call has one end, no other call notices, and
     the threads that run them live on.
     """
     worker = start(STRAY, welcome=concurrency)
+    count = cases(10_000)
     seed = random.randrange(1 << 30)
     random.seed(seed)
     open_calls: dict[int, str] = {}
@@ -370,9 +370,9 @@ def test_an_interruption_never_strays(
 
     worker.send = send_whole  # type: ignore[method-assign]
     threading.Thread(target=read, daemon=True).start()
-    limit = time.monotonic() + 100
     for id in range(1, count + 1):
-        assert room.acquire(timeout=20), seed
+        # A bound for what never ends, not for how fast a machine is.
+        assert room.acquire(timeout=60), seed
         method = random.choice(METHODS)
         open_calls[id] = method
         meta: dict[str, Any] = {"stream": 64} if method == "items" else {}
@@ -384,9 +384,7 @@ def test_an_interruption_never_strays(
             time.sleep(random.random() * 0.001)
         if how < 0.85:
             worker.cancel(random.randint(max(1, id - 2), id))
-        if time.monotonic() > limit:
-            pytest.fail("too slow")
-    assert done.wait(30), seed
+    assert done.wait(60), seed
     assert sorted(ends) == list(range(1, count + 1))
     for id, (kind, got) in ends.items():
         if kind not in (SUCCESS, INTERRUPTED):

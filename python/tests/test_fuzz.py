@@ -169,8 +169,8 @@ def test_the_codecs_agree_on_stored_cases() -> None:
             agree(data)
 
 
-def test_the_codecs_agree_on_any_bytes() -> None:
-    for seed in seeds(5_000, 0.1):
+def test_the_codecs_agree_on_any_bytes(cases: Callable[[int], int]) -> None:
+    for seed in seeds(cases(5_000), 0.1):
         rng = random.Random(seed)
         data = any_bytes(rng)
         try:
@@ -521,10 +521,12 @@ def test_a_worker_takes_stored_sessions(module: Callable[..., Worker]) -> None:
         host.worker.close()
 
 
-def test_a_worker_takes_any_session(module: Callable[..., Worker]) -> None:
+def test_a_worker_takes_any_session(
+    module: Callable[..., Worker], cases: Callable[[int], int]
+) -> None:
     host: Host | None = None
     history: list[int] = []
-    for seed in seeds(12, 0.9):
+    for seed in seeds(cases(12), 0.9):
         if host is None:
             # Handlers on the main thread, or in a pool of four.
             host, history = Host(module, concurrency=4 if seed % 3 == 0 else 1), []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def worker(start: Start, kind: str) -> Worker:
+def worker(kept: Callable[..., Any], kind: str) -> Iterator[Worker]:
     source, welcome = KINDS[kind]
-    return start(source, welcome=welcome)
+    with kept(source, welcome) as worker:
+        yield worker
 
 
 def test_a_host_function_is_called_within_a_handler(worker: Worker) -> None:
@@ -1010,13 +1011,15 @@ MODULES = {
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("alone", [False, True])
-def test_no_wake_up_is_lost(start: Start, concurrency: int, module: str, alone: bool) -> None:
+def test_no_wake_up_is_lost(
+    start: Start, cases: Callable[[int], int], concurrency: int, module: str, alone: bool
+) -> None:
     """Every kind of wait at once, from every thread, with nested calls in between; also without
     the thread that would read in the end.
     """
     source, names = MODULES[module]
     worker = start(ALONE + source if alone else source, welcome={"concurrency": concurrency})
-    left = 150
+    left = cases(150)
     running: dict[int, str] = {}
     nested: dict[int, int] = {}
     next_id = 0

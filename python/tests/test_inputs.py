@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -102,7 +102,7 @@ def source(number: int) -> msgspec.msgpack.Ext:
 
 
 @pytest.fixture(params=["msgspec", "msgpack", "python"])
-def worker(request: pytest.FixtureRequest, start: Start) -> Worker:
+def worker(request: pytest.FixtureRequest, kept: Callable[..., Any]) -> Iterator[Worker]:
     """A worker with each codec: the others are found where the better ones are not installed."""
     better = {"msgspec": [], "msgpack": ["msgspec"], "python": ["msgspec", "msgpack"]}
     launcher = None
@@ -115,9 +115,9 @@ def worker(request: pytest.FixtureRequest, start: Start) -> Worker:
             f"sys.argv[0] = {str(MAIN)!r}; runpy.run_path({str(MAIN)!r}, run_name='__main__')"
         )
         launcher = ["-c", code]
-    worker = start(SOURCE, launcher=launcher)
-    assert worker.hello["codec"] == request.param
-    return worker
+    with kept(SOURCE, {}, launcher=launcher) as worker:
+        assert worker.hello["codec"] == request.param
+        yield worker
 
 
 def feed(worker: Worker, *chunks: list[Any], end: int = SUCCESS, value: Any = None) -> Got:

@@ -184,6 +184,8 @@ class Worker:
         self.logs: list[dict[str, Any]] = []
         self.hello: dict[str, Any] = {}
         self._id = 0
+        self._calls: set[int] = set()
+        self._asked: set[int] = set()
 
     # Frames
 
@@ -203,6 +205,10 @@ class Worker:
         length, kind, flags, meta_size, id = struct.unpack("<IBBHI", self._exactly(12))
         rest = self._exactly(length - 8)
         meta, payload = rest[:meta_size], rest[meta_size:]
+        if kind in ENDS:
+            self._calls.discard(id)
+        elif kind == REQUEST:
+            self._asked.add(id)
         references: list[Reference] = []
         if flags & 1:
             (count,) = struct.unpack("<H", payload[-2:])
@@ -259,6 +265,7 @@ class Worker:
     ) -> int:
         if id is None:
             self._id = id = self._id + 1
+        self._calls.add(id)
         data = encode({"method": method, **meta})
         self.send(frame(REQUEST, id, encode(value), data, references))
         return id
@@ -326,6 +333,7 @@ class Worker:
         return got
 
     def answer(self, id: int, value: Any = None, kind: int = SUCCESS, **meta: Any) -> None:
+        self._asked.discard(id)
         self.send(frame(kind, id, encode(value), encode(meta) if meta else b""))
 
     def chunk(self, id: int, *items: Any) -> None:
@@ -335,6 +343,18 @@ class Worker:
         self.send(frame(PING, id))
         got = self.receive()
         assert (got.kind, got.id) == (PONG, id), got
+
+    def is_at_rest(self) -> bool:
+        """Whether it is there, nothing is open on either side, and nothing more comes from it."""
+        if self._calls or self._asked or self.process.poll() is not None:
+            return False
+        self.logs.clear()
+        try:
+            self.send(frame(PING, 78))
+            got = self.receive_any()
+        except OSError:
+            return False
+        return (got.kind, got.id) == (PONG, 78)
 
     def shut_down(self, grace_millis: int = 1000) -> int:
         self.send(frame(SHUTDOWN, 0, encode(grace_millis)))

@@ -314,7 +314,7 @@ export const splits = (): ReadonlyArray<Session> => {
  * Runs the host against a session and fails where a promise is broken. Gives how its calls ended. What is stuck fails after
  * a while, and only then takes so long.
  */
-export const run = (session: Session, patienceMillis = 10_000): Promise<ReadonlyArray<string>> =>
+export const run = (session: Session, patienceMillis = 60_000): Promise<ReadonlyArray<string>> =>
   Effect.runPromise(Effect.timeout(Effect.scoped(host(session)), patienceMillis))
 
 const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {

@@ -6,7 +6,7 @@
  */
 import { readFileSync } from "node:fs"
 import { Cause, Effect, Exit } from "effect"
-import { isSynapseError, type SynapseErrorReason } from "../../src/SynapseError.ts"
+import { isSynapseError, type SynapseErrorReason, type WorkerExited } from "../../src/SynapseError.ts"
 
 /** How often a call may have run. */
 const Runs = { open: 0, once: 1, never: 2, again: 3, againAndOnce: 4 } as const
@@ -113,6 +113,8 @@ const isGarbage = (kind: string): boolean => kind === "garbage" || kind === "pri
 export class Ledger {
   readonly file: string
   readonly wrong: Array<string> = []
+  /** What belongs to it and is not wrong by itself. */
+  readonly notes: Array<string> = []
   readonly outcomes = new Map<string, Map<string, number>>()
   begun = 0
   ended = 0
@@ -126,6 +128,8 @@ export class Ledger {
   readonly #notRun = new Map<number, string>()
   readonly #disruptions: Array<Disruption> = []
   readonly #dooms: Array<Doom> = []
+  /** Answers in the middle of which something else was written to the channel, and when that was, by `Date.now`. */
+  readonly #garbled: Array<{ readonly token: number; readonly from: number; readonly to: number }> = []
   readonly #keys = new Map<string, Map<string, { firstEnd: number; leftAt: number }>>()
   #wrongs = 0
 
@@ -160,6 +164,11 @@ export class Ledger {
   /** Something was done to a worker that may end it. */
   doom(pid: number, kind: string): void {
     this.#dooms.push({ pid, at: Date.now(), kind })
+  }
+
+  /** In the middle of an answer is something else, which only a fault explains. */
+  garbled(token: number, from: number): void {
+    this.#garbled.push({ token, from, to: Date.now() })
   }
 
   isWrong(what: string): void {
@@ -274,7 +283,13 @@ export class Ledger {
     this.#compareEnds(dooms)
     let more = 0
     for (const times of ran.values()) if (times > 1) more++
-    return { executed: ran.size, executedAgain: more, disrupted: this.#disruptions.length, dooms: dooms.length }
+    return {
+      executed: ran.size,
+      executedAgain: more,
+      disrupted: this.#disruptions.length,
+      garbled: this.#garbled.length,
+      dooms: dooms.length
+    }
   }
 
   #compareRuns(ran: ReadonlyMap<number, number>): void {
@@ -302,6 +317,11 @@ export class Ledger {
   }
 
   #compareEnds(dooms: ReadonlyArray<Doom>): void {
+    for (const { from, to, token } of this.#garbled) {
+      if (!dooms.some(({ at, kind }) => isGarbage(kind) && at >= from - lethalMillis && at <= to)) {
+        this.isWrong(`${token}: its answer has other bytes in the middle, and no fault explains them`)
+      }
+    }
     for (const { from, reason, settled, to } of this.#disruptions) {
       const { idempotent, name, token, usesObject } = settled
       const near = dooms.filter(({ at }) => at >= from - lethalMillis && at <= to)
@@ -321,6 +341,8 @@ export interface Closing {
   readonly executedAgain: number
   /** Calls that ended with a fault. */
   readonly disrupted: number
+  /** Answers that have in them what a fault wrote to the channel. */
+  readonly garbled: number
   /** What was done to workers that may end them. */
   readonly dooms: number
 }
@@ -334,7 +356,10 @@ const isExplained = (reason: SynapseErrorReason, dooms: ReadonlyArray<Doom>, use
 }
 
 const summaryOf = (reason: SynapseErrorReason): string =>
-  `${reason._tag} (${reason.delivery}): ${reason._tag === "WorkerExited" ? `${reason.kind}, ${reason.summary}` : reason.message}`
+  `${reason._tag} (${reason.delivery}): ${reason._tag === "WorkerExited" ? endOf(reason) : reason.message}`
+
+const endOf = ({ crashDump, kind, stderr, summary }: WorkerExited): string =>
+  [`${kind}, ${summary}`, stderr, crashDump].filter((text) => text !== "").join("\n")
 
 const describe = (exit: Exit.Exit<unknown, unknown>): string => {
   const error = Exit.findErrorOption(exit)

@@ -129,10 +129,32 @@ const large: Make = ({ ledger, random, token: next }) => {
   return {
     token,
     idempotent,
-    run: Effect.map(ledger.track(token, call, idempotent), ([answered, bytes]) =>
-      answered === token && value.equals(bytes) ? undefined : `${bytes.length} other bytes, of ${answered}`
-    )
+    run: Effect.suspend(() => {
+      const begun = Date.now()
+      return Effect.map(ledger.track(token, call, idempotent), ([answered, bytes]) => {
+        if (answered !== token) return `the answer of ${answered}`
+        if (value.equals(bytes)) return undefined
+        if (!isGarbled(value, bytes)) return `${bytes.length} other bytes, and not ${value.length}`
+        ledger.garbled(token, begun)
+        return undefined
+      })
+    })
   }
+}
+
+/** What the faults `garbage` and `print-on-channel` write. */
+const garbageLengths = [64, 4 * "a print that went to the channel\n".length]
+
+/** Whether the bytes are what they should be but for what a fault has written to the channel in the middle of them. */
+const isGarbled = (value: Uint8Array, bytes: Uint8Array): boolean => {
+  const at = value.findIndex((byte, index) => byte !== bytes[index])
+  return (
+    value.length === bytes.length &&
+    garbageLengths.some(
+      (length) =>
+        Buffer.compare(bytes.subarray(at + length), value.subarray(at, Math.max(at, value.length - length))) === 0
+    )
+  )
 }
 
 const evaluated: Make = ({ ledger, random, token: next }) => {

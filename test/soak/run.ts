@@ -49,7 +49,10 @@ const rowsOf = (report: Report): ReadonlyArray<readonly [string, string]> => {
     ["ends", counts(report.outcomes)],
     ["runs in Python", `${report.executed}, ${report.executedAgain} of them more than once`],
     ["idempotent", `${report.idempotent.calls}, ${report.idempotent.failed} failed`],
-    ["ended by a fault", `${report.disrupted}, of ${report.dooms} that may end a worker`],
+    [
+      "ended by a fault",
+      `${report.disrupted}, and ${report.garbled} altered, of ${report.dooms} that may end a worker`
+    ],
     ["faults", `${counts(report.faults)}; ${report.skipped} found no worker`],
     ["processes", `${report.processes} of ${report.runtimes} runtimes, ${report.restarts} restarts`],
     ["status", `${report.statusChanges} changes, largest worker ${whole(report.workerMiB)} MiB`],
@@ -67,7 +70,7 @@ const rowsOf = (report: Report): ReadonlyArray<readonly [string, string]> => {
       `interruption ${whole(latest.interruption)} ms, time-out ${whole(latest.timeout)} ms late, ` +
         `close ${whole(latest.close)} ms, rest ${whole(latest.rest)} ms`
     ],
-    ["wrong", report.wrong.length === 0 ? "nothing" : `\n${report.wrong.join("\n")}`]
+    ["wrong", report.wrong.length === 0 ? "nothing" : `\n${[...report.wrong, ...report.notes].join("\n")}`]
   ]
 }
 

@@ -34,6 +34,8 @@ export interface Report extends Closing, Leftovers.Measured {
   readonly node: string
   /** Nothing, or the first things that were not as they should be. */
   readonly wrong: ReadonlyArray<string>
+  /** What the runtime and its workers were doing when a call was lost. */
+  readonly notes: ReadonlyArray<string>
   readonly begun: number
   readonly ended: number
   readonly perSecond: number
@@ -219,6 +221,23 @@ class Soak {
     )
   }
 
+  /** What a runtime and its workers are doing: where a call was lost, that tells where it is. */
+  readonly #describe = ({ closing, runtime, variable }: Slot): Effect.Effect<string> =>
+    Effect.gen({ self: this }, function* () {
+      const stacks = runtime.call(Schema.String, {}, { method: "stacks", totalTimeout: interruptionMillis })
+      const told = yield* Effect.all(
+        Array.from({ length: 4 * this.options.workers }, () => Effect.exit(stacks)),
+        { concurrency: "unbounded" }
+      )
+      const texts = told.map((exit) => (Exit.isSuccess(exit) ? exit.value : Cause.pretty(exit.cause)))
+      return [
+        JSON.stringify({ closing, current: this.#current.variable === variable, ...(yield* runtime.status) }),
+        JSON.stringify(yield* runtime.stats),
+        ...Leftovers.withVariable(variable).map((pid) => `process ${pid}`),
+        ...new Set(texts)
+      ].join("\n")
+    })
+
   readonly #remake = (before: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (this.#remaking) return Effect.void
@@ -260,7 +279,10 @@ class Soak {
         this.#latest.interruption = Math.max(this.#latest.interruption, performance.now() - before)
       }
       const ended = yield* this.#within(`${name} ${operation.token}`, patienceMillis, Fiber.await(fiber))
-      if (Option.isNone(ended)) return fiber.interruptUnsafe()
+      if (Option.isNone(ended)) {
+        ledger.notes.push(`as ${name} ${operation.token} was lost: ${yield* this.#describe(slot)}`)
+        return fiber.interruptUnsafe()
+      }
       const outcome = ledger.settle({
         name,
         token: operation.token,
@@ -453,7 +475,7 @@ class Soak {
     })
 
   #report(elapsed: number, closing: Closing, measured: Leftovers.Measured): Report {
-    const { begun, ended, idempotent, latestTimeoutMillis, outcomes, wrong } = this.ledger
+    const { begun, ended, idempotent, latestTimeoutMillis, notes, outcomes, wrong } = this.ledger
     const total = new Map<string, number>()
     for (const counts of outcomes.values()) {
       for (const [outcome, count] of counts) total.set(outcome, (total.get(outcome) ?? 0) + count)
@@ -462,6 +484,7 @@ class Soak {
       options: this.options,
       node: process.version,
       wrong,
+      notes,
       begun,
       ended,
       perSecond: ended / (elapsed / 1000),

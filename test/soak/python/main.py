@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import NoReturn
@@ -64,6 +65,17 @@ async def survey(seconds: float):
         return {"pid": os.getpid(), "running": running, **stats}
     finally:
         surveys -= 1
+
+
+@synapse.handler
+async def stacks() -> str:
+    """Tell what every thread and every task is doing."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = [f"worker {os.getpid()}, running {running}, {synapse.stats()}"]
+    for ident, frame in sys._current_frames().items():
+        parts.append(f"thread {names.get(ident)}\n{''.join(traceback.format_stack(frame))}")
+    parts.extend(repr(task) for task in asyncio.all_tasks())
+    return "\n".join(parts)
 
 
 # One value
