@@ -154,7 +154,12 @@ export interface Connection {
    * the connection. Interrupting it tells the worker and does not wait.
    */
   readonly call: (request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
-  /** Makes a call whose end `resume` is given; what it returns gives the call up. */
+  /**
+   * Makes a call. `ended` is given its end, and what its caller is to wait for before it hears of it; what is returned gives the
+   * call up.
+   */
+  readonly open: (request: Request, ended: Ended) => (() => void) | undefined
+  /** The same, for an effect that waits. */
   readonly begin: (
     request: Request,
     resume: (end: Effect.Effect<Envelope.Frame, SynapseError>) => void
@@ -191,6 +196,14 @@ export interface Connection {
 }
 
 /**
+ * Takes the end of a call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Ended = (exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined) => void
+
+/**
  * Why a worker leaves.
  *
  * @category models
@@ -224,8 +237,7 @@ export interface Stats {
 class OpenCall {
   readonly id: number
   readonly request: Request
-  /** Given the end, and what is to be waited for first. */
-  readonly resume: (exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined) => void
+  readonly ended: Ended
   /** Where the items go of a call that asks for a stream. */
   readonly lane: Lane | undefined
   readonly synchronous: boolean
@@ -236,10 +248,10 @@ class OpenCall {
   abandoned = false
   recalled = false
 
-  constructor(id: number, request: Request, resume: OpenCall["resume"], lane: Lane | undefined, synchronous: boolean) {
+  constructor(id: number, request: Request, ended: Ended, lane: Lane | undefined, synchronous: boolean) {
     this.id = id
     this.request = request
-    this.resume = resume
+    this.ended = ended
     this.lane = lane
     this.synchronous = synchronous
   }
@@ -304,7 +316,7 @@ export const make = Effect.fnUntraced(function* (
     const inputsEnd = call.request.inputs === undefined ? undefined : serving.callEnded(call.id)
     // Resuming may run the caller at once: the books are in order before.
     released()
-    call.resume(exit, inputsEnd)
+    call.ended(exit, inputsEnd)
   }
   const released = (): void => {
     served++
@@ -570,10 +582,10 @@ export const make = Effect.fnUntraced(function* (
   const synchronous = synchronousMethods(hello)
   const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
 
-  const open = (request: Request, resume: OpenCall["resume"], lane?: Lane): OpenCall => {
+  const add = (request: Request, ended: Ended, lane?: Lane): OpenCall => {
     // The methods of an object are not known here.
     const takesTurns = request.target === undefined && synchronous.has(request.method)
-    const call = new OpenCall(calls.nextId(), request, resume, lane, takesTurns)
+    const call = new OpenCall(calls.nextId(), request, ended, lane, takesTurns)
     calls.add(call)
     if (call.synchronous) synchronousLoad++
     if (calls.size - abandoned === 1) options.onBusy(true)
@@ -622,21 +634,25 @@ export const make = Effect.fnUntraced(function* (
   const refusal = (): SynapseError | undefined => endedWith ?? (closing ? closed : undefined)
   const isOpen = (): boolean => refusal() === undefined && !isLeaving
 
-  const begin: Connection["begin"] = (request, resume) => {
+  const open: Connection["open"] = (request, ended) => {
     const refused = refusal()
     if (refused !== undefined) {
-      resume(Effect.fail(withDelivery(refused, "notSent")))
+      ended(Exit.fail(withDelivery(refused, "notSent")), undefined)
       return undefined
     }
-    // Its input streams end before it does.
-    const call = open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
+    const call = add(request, ended)
     return () => abandon(call)
   }
+
+  const begin: Connection["begin"] = (request, resume) =>
+    // Its input streams end before it does.
+    open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
 
   return {
     hello,
     owner,
     release,
+    open,
     begin,
     call: (request) =>
       Effect.callback((resume) => {
@@ -652,7 +668,7 @@ export const make = Effect.fnUntraced(function* (
         lane.end(Exit.fail(withDelivery(refused, "notSent")))
         return { take: lane.take, close: () => {} }
       }
-      const call = open(request, (exit) => lane.end(exit), lane)
+      const call = add(request, (exit) => lane.end(exit), lane)
       return { take: lane.take, close: () => abandon(call) }
     },
     stats: () => {

@@ -109,7 +109,8 @@ export const makeAcquire = (calls: Calls) =>
       callTimeout: calls.callTimeout,
       target: handle,
       type,
-      use: (method, begin) => (released ? Effect.fail(isReleased(method)) : useOf(connection!)(method, begin))
+      use: (method, begin) => (released ? Effect.fail(isReleased(method)) : useOf(connection!)(method, begin)),
+      enter: (entry) => (released ? entry.fail(isReleased(entry.method)) : entry.begin(connection!, undefined))
     }
     const get: RemoteObject["get"] = (schema, attribute, options) =>
       Effect.flatMap(

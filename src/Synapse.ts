@@ -512,7 +512,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     yield* pool.reload((onChange) => startWorker(changed, onChange))
     module = changed
   }).pipe(reloading.withPermit)
-  const calls: Calls = { use: pool.use, callTimeout: options.callTimeout }
+  const calls: Calls = { use: pool.use, enter: pool.enter, callTimeout: options.callTimeout }
   const runtime: Runtime = {
     call: makeCall(calls),
     stream: makeStream(calls),

@@ -22,7 +22,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { Connection, Leaving, Stats } from "./Connection.ts"
 import type { Frame } from "./Envelope.ts"
-import { Dispatcher, type Seat } from "./internal/dispatcher.ts"
+import { Dispatcher, type Entry, type Seat } from "./internal/dispatcher.ts"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { quietSleep } from "./internal/quietSleep.ts"
 import { Recycling, type Wear } from "./internal/recycling.ts"
@@ -217,6 +217,10 @@ export interface WorkerEnd {
 export interface WorkerPool {
   /** Runs one call of a method on the least loaded worker, waiting for room where there is none. */
   readonly use: (method: string, begin: Begin, how?: UseOptions | undefined) => Effect.Effect<Frame, SynapseError>
+  /**
+   * The same, for a call that takes care of itself: it begins at once where there is room, and otherwise waits.
+   */
+  readonly enter: (entry: Entry, parent: Served | undefined, returned: boolean) => void
   /** What is open on all workers. */
   readonly stats: () => Stats
   readonly status: Effect.Effect<Status>
@@ -669,6 +673,7 @@ export const make = Effect.fnUntraced(function* (
 
   return {
     use: dispatcher.use,
+    enter: dispatcher.enter,
     stats,
     status,
     statusChanges,

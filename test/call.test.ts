@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import type * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
 import { type Calls, makeCall } from "../src/internal/call.ts"
-import { useOf } from "../src/internal/dispatcher.ts"
+import { enterOf, useOf } from "../src/internal/dispatcher.ts"
 import { makeProgress } from "../src/internal/progress.ts"
 import { CurrentRequest } from "../src/internal/serving.ts"
 import { makeStream } from "../src/internal/streaming.ts"
@@ -28,16 +28,27 @@ const exited = Effect.fail(FakeWorker.exited)
 
 const answering = (answers: ReadonlyArray<Answer>, isOpen = true) => {
   const requests: Array<Connection.Request> = []
-  const stub: Pick<Connection.Connection, "begin" | "isOpen"> = {
+  const answer = (request: Connection.Request) => {
+    requests.push(request)
+    request.onSent?.()
+    return answers[Math.min(requests.length, answers.length) - 1]!
+  }
+  const stub: Pick<Connection.Connection, "begin" | "open" | "isOpen"> = {
     isOpen: () => isOpen,
     begin: (request, resume) => {
-      requests.push(request)
-      request.onSent?.()
-      resume(answers[Math.min(requests.length, answers.length) - 1]!)
+      resume(answer(request))
+      return undefined
+    },
+    open: (request, ended) => {
+      ended(Effect.runSyncExit(answer(request)), undefined)
       return undefined
     }
   }
-  return { requests, call: makeCall({ use: useOf(stub as Connection.Connection), callTimeout: undefined }) }
+  const connection = stub as Connection.Connection
+  return {
+    requests,
+    call: makeCall({ use: useOf(connection), enter: enterOf(connection), callTimeout: undefined })
+  }
 }
 
 describe("a call that the worker turns away", () => {
@@ -129,7 +140,7 @@ describe("a call with a time-out", () => {
 
 /** A worker that answers by hand. */
 const byHand = Effect.map(setup(), ({ connection, worker }) => {
-  const calls: Calls = { use: useOf(connection), callTimeout: undefined }
+  const calls: Calls = { use: useOf(connection), enter: enterOf(connection), callTimeout: undefined }
   const received = worker.receiveKind(Envelope.Kind.Request)
   return { connection, worker, received, call: makeCall(calls), stream: makeStream(calls) }
 })
@@ -237,7 +248,7 @@ describe("a call that may have run, and is sent again", () => {
       }
       const use: WorkerPool["use"] = (method, begin) =>
         ++calls > 1 ? Effect.never : useOf(stub as Connection.Connection)(method, begin)
-      const call = makeCall({ use, callTimeout: undefined })
+      const call = makeCall({ use, enter: () => {}, callTimeout: undefined })
       const fiber = yield* Effect.forkChild(
         Effect.flip(call(Schema.String, 1, { idempotent: true, queueTimeout: "1 second", totalTimeout: "1 minute" }))
       )

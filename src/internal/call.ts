@@ -1,10 +1,13 @@
 /** One call as its caller sees it: encoding, time-outs, sending again, progress, decoding. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
-import type { Connection, Request } from "../Connection.ts"
+import type { Connection, Ended, Request } from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
 import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { CallOptions, Runtime } from "../Synapse.ts"
@@ -12,6 +15,7 @@ import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { Begin, WorkerPool } from "../WorkerPool.ts"
 import { answerOf, isRejected, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
+import { Entry } from "./dispatcher.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
 import { CurrentRequest, type Served } from "./serving.ts"
@@ -22,6 +26,7 @@ const maxAttempts = 3
 /** Where calls go and what holds for all of them. */
 export interface Calls {
   readonly use: WorkerPool["use"]
+  readonly enter: WorkerPool["enter"]
   readonly callTimeout: Duration.Input | undefined
   /** The object whose methods are called, on the one worker that has it. */
   readonly target?: number | undefined
@@ -152,11 +157,8 @@ export class Exchange {
     frame: Envelope.Frame,
     worker: Connection | undefined
   ): Effect.Effect<Envelope.Frame, SynapseError> {
-    const why = turnedAway(frame)
-    // What was asked back is not turned away by anyone, nor is what a worker that leaves did not come to.
-    const leaves = why === "Closed" && this.#calls.target === undefined && worker?.isOpen() === false
-    if (why === "Recalled" || leaves) return this.#again(by, attempt)
-    if (why !== undefined && attempt < maxAttempts) return this.#again(by, attempt + 1)
+    const again = attemptAfter(frame, attempt, this.#calls.target, worker)
+    if (again !== undefined) return this.#again(by, again)
     return this.#lost !== undefined && isRejected(frame) ? Effect.fail(this.#lost) : Effect.succeed(frame)
   }
 }
@@ -173,9 +175,10 @@ export const prepare = <I, R>(
 
 /** Made inside a host function that a call on this worker still waits for, a request says so. */
 const nested = (request: Request, current: Served | undefined, connection: Connection): Request =>
+  isNested(current, connection) ? { ...request, parent: current.call } : request
+
+const isNested = (current: Served | undefined, connection: Connection): current is Served =>
   current !== undefined && current.owner === connection.owner && connection.has(current.call)
-    ? { ...request, parent: current.call }
-    : request
 
 const budgetOf = (
   fiber: Fiber.Fiber<unknown, unknown>,
@@ -229,11 +232,158 @@ const answered = (exchange: Exchange): Effect.Effect<Envelope.Frame, SynapseErro
 /** Makes the `call` of a runtime or of an object. */
 export const makeCall =
   (calls: Calls): Runtime["call"] =>
-  (schema, input, options) =>
-    Effect.flatMap(
-      exchange(calls, input, options, {}),
-      answerOf(schema, options?.method ?? "main", options?.parseJson ?? false, calls.type)
-    ) as never
+  (schema, input, options) => {
+    const answer = answerOf(schema, options?.method ?? "main", options?.parseJson ?? false, calls.type)
+    if (!isPlain(calls, options)) return Effect.flatMap(exchange(calls, input, options, {}), answer) as never
+    return Effect.callback<unknown, SynapseError, unknown>((resume) => {
+      const call = new PlainCall(calls, Fiber.getCurrent()!, input, options, answer, resume)
+      call.enter(false)
+      return Effect.sync(() => call.giveUp())
+    }) as never
+  }
+
+/** Whether a call has no time-outs, no progress and an input that is encoded: most have. */
+const isPlain = <I, R>(calls: Calls, options: CallOptions<I, R> | undefined): boolean =>
+  calls.callTimeout === undefined &&
+  (options === undefined ||
+    (options.payload === undefined && options.progress === undefined && !Budget.isBounded(options)))
+
+type Answer = (frame: Envelope.Frame) => Effect.Effect<unknown, SynapseError, unknown>
+
+/**
+ * A call as an {@link Exchange} makes it, without what few calls ask for: one object from its caller to its answer, because
+ * what a call that waits among thousands costs is to come back to all that it has.
+ */
+class PlainCall extends Entry implements Request {
+  readonly method: string
+  readonly affinity: string | undefined
+  readonly payload: unknown
+  readonly inputs: Request["inputs"]
+  readonly trace: string | undefined
+  readonly target: number | undefined
+  readonly replace: boolean
+  parent: number | undefined
+  readonly #calls: Calls
+  readonly #fiber: Fiber.Fiber<unknown, unknown>
+  readonly #current: Served | undefined
+  readonly #idempotent: boolean
+  readonly #answer: Answer
+  readonly #resume: (end: ReturnType<Answer>) => void
+  #worker: Connection | undefined
+  #cancel: (() => void) | undefined
+  #spend: (() => void) | undefined
+  #attempt = 1
+  /** As in an {@link Exchange}. */
+  #lost: SynapseError | undefined
+
+  constructor(
+    calls: Calls,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    input: unknown,
+    options: Omit<CallOptions, "payload" | "progress"> | undefined,
+    answer: Answer,
+    resume: (end: ReturnType<Answer>) => void
+  ) {
+    super()
+    const { input: payload, streams } = InputStreams.extract(input, fiber.context)
+    this.method = options?.method ?? "main"
+    this.affinity = options?.affinity
+    this.payload = payload
+    this.inputs = streams.length === 0 ? undefined : streams
+    this.trace = traceparent(fiber.cache.span)
+    this.target = calls.target
+    this.replace = options?.onCancel === "replace"
+    this.#calls = calls
+    this.#fiber = fiber
+    this.#current = fiber.getRef(CurrentRequest)
+    this.#idempotent = options?.idempotent ?? false
+    this.#answer = answer
+    this.#resume = resume
+  }
+
+  enter(returned: boolean): void {
+    this.#calls.enter(this, this.#current, returned)
+  }
+
+  begin(connection: Connection, spend: (() => void) | undefined): void {
+    this.#worker = connection
+    this.#spend = spend
+    this.parent = isNested(this.#current, connection) ? this.#current.call : undefined
+    const cancel = connection.open(this, this.#ended)
+    // One that was refused may have begun elsewhere by now.
+    if (cancel !== undefined) this.#cancel = cancel
+  }
+
+  fail(error: SynapseError): void {
+    this.#resume(Effect.fail(error))
+  }
+
+  protected cancel(): void {
+    this.#cancel?.()
+    this.#spent()
+  }
+
+  #spent(): void {
+    const spend = this.#spend
+    this.#spend = undefined
+    spend?.()
+  }
+
+  readonly #ended: Ended = (exit, first) => {
+    this.#cancel = undefined
+    this.#spent()
+    if (first === undefined) return this.#settle(exit)
+    // Its input streams end before it does.
+    Effect.runForkWith(this.#fiber.context)(first).addObserver(() => this.#settle(exit))
+  }
+
+  #settle(exit: Exit.Exit<Envelope.Frame, SynapseError>): void {
+    if (Exit.isFailure(exit)) return this.#failed(exit)
+    const frame = exit.value
+    if (frame.kind === Envelope.Kind.Die && this.#isSentAgain(frame)) return
+    // Decoded by its caller.
+    this.#resume(Effect.suspend(() => this.#answer(frame)))
+  }
+
+  #failed({ cause }: Exit.Failure<unknown, SynapseError>): void {
+    const found = Cause.findErrorOption(cause)
+    if (Option.isNone(found)) return this.#resume(Effect.failCause(cause))
+    const error = found.value
+    if (this.target !== undefined || !maySendAgain(error, this.#idempotent, this.#attempt)) {
+      return this.fail(this.#lost === undefined || error.delivery === "unknown" ? error : this.#lost)
+    }
+    if (error.delivery === "unknown") this.#lost = error
+    this.#again(this.#attempt + 1)
+  }
+
+  /** Sends what was turned away again, or fails with what was lost before; `false` for an answer. */
+  #isSentAgain(frame: Envelope.Frame): boolean {
+    const again = attemptAfter(frame, this.#attempt, this.target, this.#worker)
+    if (again !== undefined) this.#again(again)
+    else if (this.#lost !== undefined && isRejected(frame)) this.fail(this.#lost)
+    else return false
+    return true
+  }
+
+  #again(attempt: number): void {
+    this.#attempt = attempt
+    this.enter(true)
+  }
+}
+
+/** Which attempt comes after one that was turned away; none after any other answer, or the last one. */
+const attemptAfter = (
+  frame: Envelope.Frame,
+  attempt: number,
+  target: number | undefined,
+  worker: Connection | undefined
+): number | undefined => {
+  const why = turnedAway(frame)
+  // What was asked back is not turned away by anyone, nor is what a worker that leaves did not come to.
+  const leaves = why === "Closed" && target === undefined && worker?.isOpen() === false
+  if (why === "Recalled" || leaves) return attempt
+  return why !== undefined && attempt < maxAttempts ? attempt + 1 : undefined
+}
 
 // What never ran can run elsewhere; what may have run only if its caller says so. The restart budget bounds the first.
 const maySendAgain = ({ reason }: SynapseError, idempotent: boolean, attempt: number): boolean => {

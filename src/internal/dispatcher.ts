@@ -13,16 +13,10 @@ const defaultQueueCapacity = 1024
 /** Keys that are remembered; the one that was used least recently goes first. */
 const maxKeys = 65_536
 
-type Resume = Parameters<Begin>[1]
-
 /** A call on its way to a worker. */
-class Entry {
-  readonly method: string
-  readonly affinity: string | undefined
-  readonly #begin: Begin
-  readonly #resume: Resume
-  /** What ends it when nobody wants it any more. */
-  #cancel: (() => void) | undefined
+export abstract class Entry {
+  abstract readonly method: string
+  abstract readonly affinity: string | undefined
   /** Counts those who wait, in all lines. */
   turn = 0
   /** Where it waits, with whom before and behind it. */
@@ -30,33 +24,54 @@ class Entry {
   previous: Entry | undefined
   next: Entry | undefined
 
-  constructor(method: string, affinity: string | undefined, begin: Begin, resume: Resume) {
+  /** Begins at a worker. With `spend`, it is the only call of that worker, which hears of it when it is over. */
+  abstract begin(connection: Connection, spend: (() => void) | undefined): void
+
+  abstract fail(error: SynapseError): void
+
+  /** Nobody wants it any more. */
+  giveUp(): void {
+    if (this.queue !== undefined) this.queue.remove(this)
+    else this.cancel()
+  }
+
+  /** Ends what has begun. */
+  protected abstract cancel(): void
+}
+
+/** One that an effect waits for. */
+class WaitedEntry extends Entry {
+  readonly method: string
+  readonly affinity: string | undefined
+  readonly #begin: Begin
+  readonly #resume: Parameters<Begin>[1]
+  #cancel: (() => void) | undefined
+  #spend: (() => void) | undefined
+
+  constructor(method: string, affinity: string | undefined, begin: Begin, resume: Parameters<Begin>[1]) {
+    super()
     this.method = method
     this.affinity = affinity
     this.#begin = begin
     this.#resume = resume
   }
 
-  begin(connection: Connection): void {
-    this.#cancel = this.#begin(connection, this.#resume)
-  }
-
-  /** Begins as the only call of a worker, which `spend` is told of when it is over. */
-  beginAlone(connection: Connection, spend: () => void): void {
-    const cancel = this.#begin(connection, (end) => this.#resume(Effect.ensuring(end, Effect.sync(spend))))
-    this.#cancel = () => {
-      cancel?.()
-      spend()
-    }
+  begin(connection: Connection, spend: (() => void) | undefined): void {
+    this.#spend = spend
+    const resume = this.#resume
+    this.#cancel = this.#begin(
+      connection,
+      spend === undefined ? resume : (end) => resume(Effect.ensuring(end, Effect.sync(spend)))
+    )
   }
 
   fail(error: SynapseError): void {
     this.#resume(Effect.fail(error))
   }
 
-  giveUp(): void {
-    if (this.queue !== undefined) this.queue.remove(this)
-    else this.#cancel?.()
+  protected cancel(): void {
+    this.#cancel?.()
+    this.#spend?.()
   }
 }
 
@@ -285,12 +300,16 @@ export class Dispatcher {
 
   readonly use: WorkerPool["use"] = (method, begin, how) =>
     Effect.callback((resume) => {
-      const entry = new Entry(method, how?.affinity, begin, resume)
-      const parent = how?.parent === undefined ? undefined : this.#whereItsParentIs(how.parent)
-      if (parent === undefined) this.#enter(entry, how?.returned ?? false)
-      else entry.begin(parent)
+      const entry = new WaitedEntry(method, how?.affinity, begin, resume)
+      this.enter(entry, how?.parent, how?.returned ?? false)
       return Effect.sync(() => entry.giveUp())
     })
+
+  readonly enter: WorkerPool["enter"] = (entry, parent, returned) => {
+    const connection = parent === undefined ? undefined : this.#whereItsParentIs(parent)
+    if (connection === undefined) this.#enter(entry, returned)
+    else entry.begin(connection, undefined)
+  }
 
   /** Gives a call a seat, or lets it wait. */
   #enter(entry: Entry, returned: boolean): void {
@@ -327,9 +346,9 @@ export class Dispatcher {
 
   #give(seat: Seat, entry: Entry): void {
     if (entry.affinity !== undefined) this.#bind(entry.affinity, seat)
-    if (!this.#options.oneShot) return entry.begin(seat.connection)
+    if (!this.#options.oneShot) return entry.begin(seat.connection, undefined)
     seat.isOpen = false
-    entry.beginAlone(seat.connection, () => this.#options.onSpent(seat))
+    entry.begin(seat.connection, () => this.#options.onSpent(seat))
   }
 
   /** The call goes to the worker that waits for it, where it has a place. */
@@ -349,7 +368,13 @@ export class Dispatcher {
   }
 }
 
-/** The `use` of calls that go to one worker and do not wait. */
+/** The `enter` of calls that go to one worker and do not wait. */
+export const enterOf =
+  (connection: Connection): WorkerPool["enter"] =>
+  (entry) =>
+    entry.begin(connection, undefined)
+
+/** The `use` of such calls. */
 export const useOf =
   (connection: Connection): WorkerPool["use"] =>
   (_method, begin) =>

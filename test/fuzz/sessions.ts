@@ -351,7 +351,9 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
       })
       const use: Calls["use"] = (method, begin) =>
         connection.isOpen() ? useOf(connection)(method, begin) : Effect.fail(closed)
-      const calls = yield* Effect.forEach(program({ use, callTimeout: undefined }), (call) =>
+      const enter: Calls["enter"] = (entry) =>
+        connection.isOpen() ? entry.begin(connection, undefined) : entry.fail(closed)
+      const calls = yield* Effect.forEach(program({ use, enter, callTimeout: undefined }), (call) =>
         // They outlive the connection.
         Effect.forkIn(Effect.exit(call), outer)
       )
