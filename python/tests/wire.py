@@ -31,11 +31,16 @@ encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
 
 
-class Got(NamedTuple):
+class _Frame(NamedTuple):
     kind: int
     id: int
     meta: Any
     payload: Any
+
+
+class Got(_Frame):
+    """A frame, which is equal to the tuple of what every frame has."""
+
     references: tuple[Reference, ...] = ()
 
 
@@ -211,13 +216,14 @@ class Worker:
             packed = struct.iter_unpack("<IIQQQ", payload[start:-2])
             references = [Reference(*each) for each in packed]
             payload = payload[:start]
-        return Got(
+        got = Got(
             kind,
             id,
             decode(meta) if meta else None,
             decode(payload) if payload else None,
-            tuple(references),
         )
+        got.references = tuple(references)
+        return got
 
     def receive(self) -> Got:
         """The next frame that is neither a log nor a `Free`, which are kept."""
