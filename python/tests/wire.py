@@ -31,11 +31,16 @@ encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
 
 
-class Got(NamedTuple):
+class _Frame(NamedTuple):
     kind: int
     id: int
     meta: Any
     payload: Any
+
+
+class Got(_Frame):
+    """A frame, which is equal to the tuple of what every frame has."""
+
     references: tuple[Reference, ...] = ()
 
 
@@ -182,6 +187,7 @@ class Worker:
         self.socket = ours
         self.socket.settimeout(PATIENCE)
         self.logs: list[dict[str, Any]] = []
+        self.frees: list[int] = []
         self.hello: dict[str, Any] = {}
         self._id = 0
         self._calls: set[int] = set()
@@ -216,21 +222,25 @@ class Worker:
             packed = struct.iter_unpack("<IIQQQ", payload[start:-2])
             references = [Reference(*each) for each in packed]
             payload = payload[:start]
-        return Got(
+        got = Got(
             kind,
             id,
             decode(meta) if meta else None,
             decode(payload) if payload else None,
-            tuple(references),
         )
+        got.references = tuple(references)
+        return got
 
     def receive(self) -> Got:
-        """The next frame that is not a log; logs are kept."""
+        """The next frame that is neither a log nor a `Free`, which are kept."""
         while True:
             got = self.receive_any()
-            if got.kind != LOG:
+            if got.kind == LOG:
+                self.logs.append(got.payload)
+            elif got.kind == FREE:
+                self.frees.append(got.id)
+            else:
                 return got
-            self.logs.append(got.payload)
 
     def next_log(self) -> dict[str, Any]:
         got = self.receive_any()
@@ -318,10 +328,18 @@ class Worker:
         self.send(frame(FREE, reference.region))
 
     def freed(self) -> int:
-        """The region that the worker needs no more, which is the next thing it says."""
-        got = self.receive()
-        assert got.kind == FREE, got
-        return got.id
+        """A region that the worker has said it needs no more, or says next."""
+        while not self.frees:
+            got = self.receive_any()
+            assert got.kind in (FREE, LOG), got
+            if got.kind == FREE:
+                return got.id
+        return self.frees.pop(0)
+
+    def quiet(self) -> None:
+        """The worker has said nothing more of memory."""
+        self.ping()
+        assert not self.frees
 
     # What the worker asks
 

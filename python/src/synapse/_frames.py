@@ -164,7 +164,7 @@ class FrameReader:
                 break
             payload_start = start + HEADER_SIZE + meta_size
             meta = bytes(view[start + HEADER_SIZE : payload_start]) if meta_size else b""
-            if flags & REFERS:
+            if flags and flags & REFERS:
                 frames.append((kind, id, meta, self._claimed(view[payload_start:after])))
             else:
                 frames.append((kind, id, meta, buffer[payload_start:after]))
