@@ -95,7 +95,8 @@ const describe = ({ calls: manyCalls, items: manyItems, millis, rounds }: Scale)
       ...[8, 512].map((count) => variant("synapse", `${count} at once`, calls(small, count))),
       // Long enough for each of its callers to make some calls.
       variant("synapse", "10000 at once", { ...calls(small, 10_000), millis: 4 * millis }),
-      variant("synapse", "async handler", calls(small, 64, "async")),
+      variant("synapse", "async handler", calls(small, 64, "async"), { settings: { module: "async" } }),
+      variant("synapse", "async beside sync", calls(small, 64, "async")),
       row("synapse-no-polling", calls(small, 64)),
       ...rowsOf(peersInFlight, calls(small, 64))
     ]
