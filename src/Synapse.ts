@@ -910,7 +910,7 @@ export const evaluate: Evaluate<Synapse> = Synapse.evaluate
  *
  * **Details**
  *
- * Passed to a call, it is an array in Python that lies in the same memory: what either side writes, the other sees. A call that
+ * Passed to a call, it is a numpy array that lies in the same memory: what either side writes, the other sees. A call that
  * returns it, or a contiguous part of it, gives an array of the same memory. Its own buffer has no elements any more when
  * the scope is closed. It fails with `Unsupported` where memory is not shared in place, or there is no room.
  *

@@ -43,7 +43,9 @@ const runnable = (code: string): string =>
     ? `${code}
 import { Effect as Effect_ } from "effect"
 import { Synapse as Synapse_ } from "effect-synapse"
-await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({ directory: "./python", evaluate: true, logs: "ignore" })))
+await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({
+  directory: "./python", evaluate: true, logs: "ignore", sharedMemory: { inPlace: true }
+})))
 `
     : code
 
