@@ -1196,6 +1196,7 @@ def test_a_destructor_that_asks_the_host_stops_nothing(start: Callable[..., Work
         got = worker.receive()
         if got.kind == REQUEST:
             worker.send(frame(SUCCESS, got.id, encode(None)))
-        else:
+        # One that runs where frames are read cannot wait for its answer.
+        elif got.kind != CANCEL:
             assert got.kind == SUCCESS
             ids.remove(got.id)

@@ -155,13 +155,11 @@ class TaskRunner:
     def _start(self, call: Call) -> None:
         bound = self._worker.runner.bind(call)
         if bound is not None:
-            context = contextvars.copy_context()
-            context.run(current_call.set, call)
             run = self._run if call.stream is None else self._run_stream
-            self._make_task(call, run(call, *bound), context)
+            self._make_task(call, run(call, *bound), contextvars.copy_context())
 
     def _make_task(self, call: Call, run: Coroutine[Any, Any, None], context: Context) -> None:
-        task = _make_task(self.loop, run, context)
+        task = _make_task(self.loop, run, context, call.handler.name)
         if not call.answered:
             call.task = task
             task.add_done_callback(functools.partial(self._end_unbegun, call))
@@ -169,6 +167,7 @@ class TaskRunner:
     async def _run(
         self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
     ) -> None:
+        current_call.set(call)
         answers, handler = self._worker.answers, call.handler
         answer: Outgoing
         try:
@@ -194,6 +193,7 @@ class TaskRunner:
     async def _run_stream(
         self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
     ) -> None:
+        current_call.set(call)
         await self._stream(
             call, functools.partial(call.handler.function, *arguments, **(named or {}))
         )
@@ -269,17 +269,19 @@ class TaskRunner:
         return True
 
 
-def _make_task(loop: Loop, coroutine: Any, context: contextvars.Context) -> asyncio.Task[Any]:
+def _make_task(
+    loop: Loop, coroutine: Any, context: contextvars.Context, name: str
+) -> asyncio.Task[Any]:
     """Make a task and run it until it waits for the first time. Not within another task."""
     if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+        return asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
     # A task asks its loop to run its first step soon. That is done here, and at once.
     loop.call_soon = loop.keep_step  # type: ignore[method-assign]
     try:
         if sys.version_info >= (3, 11):
-            task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
+            task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, name=name, context=context)
         else:
-            task = context.run(asyncio.Task, coroutine, loop=loop)
+            task = context.run(asyncio.Task, coroutine, loop=loop, name=name)
     finally:
         del loop.call_soon
     step, its_context = loop.steps.pop()
