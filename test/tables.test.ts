@@ -25,7 +25,7 @@ const numbers = (n: number): Apache.Table =>
 
 const Tables = Schema.Struct({ table: Arrow.Table })
 const inOneMessage = 100
-const inSharedMemory = 1_000_000
+const inSharedMemory = 500_000
 const sum = (n: number): number => (n * (n - 1)) / 2
 
 const ways = [
