@@ -192,7 +192,9 @@ class Worker:
             raise ProtocolBroken("a Welcome whose `polling` is not a number of microseconds")
         shared = welcome.get("sharedMemory")
         return Settings(
-            *values,
+            values[0],
+            values[1],
+            values[2],
             evaluate is True,
             (polling or 0) / 1_000_000,
             None if shared is None else _to_shared_memory(shared),
