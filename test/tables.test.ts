@@ -78,6 +78,22 @@ for (const [way, sharing] of ways) {
       })
     )
 
+    it.effect("may have columns of any kind that apache-arrow knows", () =>
+      Effect.gen(function* () {
+        const Kinds = Schema.Record(Schema.String, Arrow.Table)
+        const kinds = yield* Synapse.call(Kinds, {}, { method: "kinds" })
+        assert.isAbove(Object.keys(kinds).length, 10)
+        const back = yield* Synapse.call(Kinds, kinds, { method: "echo", payload: Kinds })
+        for (const [name, table] of Object.entries(kinds)) {
+          assert.isAbove(table.numRows, 0)
+          assert.deepStrictEqual(plain(back[name]!), plain(table), name)
+          assert.strictEqual(String(back[name]!.schema), String(table.schema))
+        }
+        assert.strictEqual(kinds.wide?.numCols, 500)
+        assert.strictEqual(back.wide?.schema.metadata.get("from")?.length, 6000)
+      })
+    )
+
     for (const rows of [1, inOneMessage, inSharedMemory]) {
       it.effect(`come and go, with ${rows} rows`, () =>
         Effect.gen(function* () {

@@ -20,7 +20,10 @@ const broken = (issue: string): never => {
 /** Where in the metadata a table, a vector or a text begins. */
 type Position = number
 
-/** The metadata of one message: flatbuffers, of which no part may be used twice. */
+/**
+ * The metadata of one message: flatbuffers. A part that is referred to many times is as many parts for those who read it,
+ * which is why all of them together have to fit into what there is.
+ */
 class Metadata {
   readonly #view: DataView
   /** Bytes that parts may still take. */
@@ -28,19 +31,26 @@ class Metadata {
 
   constructor(view: DataView) {
     this.#view = view
-    // Those of tables that share what they look like are counted for each.
+    // A writer may share some.
     this.#left = 2 * view.byteLength
   }
 
+  #within(at: Position, n: number): void {
+    if (at < 0 || at + n > this.#view.byteLength) broken("metadata that go beyond their end")
+  }
+
   #take(at: Position, n: number): void {
+    this.#within(at, n)
     this.#left -= n
-    if (at < 0 || at + n > this.#view.byteLength || this.#left < 0) broken("metadata that go beyond themselves")
+    if (this.#left < 0) broken("metadata that refer to the same parts again and again")
   }
 
   /** Where an offset leads. */
   #follow(at: Position): Position {
-    this.#take(at, 4)
-    return at + this.#view.getUint32(at, true)
+    this.#within(at, 4)
+    const to = at + this.#view.getUint32(at, true)
+    this.#take(to, 4)
+    return to
   }
 
   root(): Position {
@@ -49,12 +59,11 @@ class Metadata {
 
   /** Where a field of a table is; nothing where it has its default. */
   #field(table: Position, field: number): Position | undefined {
-    this.#take(table, 4)
     const layout = table - this.#view.getInt32(table, true)
-    this.#take(layout, 4)
+    this.#within(layout, 4)
     const entry = 4 + 2 * field
     if (entry + 2 > this.#view.getUint16(layout, true)) return undefined
-    this.#take(layout + entry, 2)
+    this.#within(layout + entry, 2)
     const offset = this.#view.getUint16(layout + entry, true)
     return offset === 0 ? undefined : table + offset
   }
@@ -62,7 +71,7 @@ class Metadata {
   byte(table: Position, field: number): number {
     const at = this.#field(table, field)
     if (at === undefined) return 0
-    this.#take(at, 1)
+    this.#within(at, 1)
     return this.#view.getUint8(at)
   }
 
@@ -73,7 +82,7 @@ class Metadata {
   }
 
   longAt(at: Position): number {
-    this.#take(at, 8)
+    this.#within(at, 8)
     return Number(this.#view.getBigInt64(at, true))
   }
 
@@ -86,7 +95,6 @@ class Metadata {
   vector(table: Position, field: number, itemSize: number): ReadonlyArray<Position> {
     const vector = this.table(table, field)
     if (vector === undefined) return []
-    this.#take(vector, 4)
     const count = this.#view.getUint32(vector, true)
     this.#take(vector + 4, count * itemSize)
     return itemSize === 1 ? [] : Array.from({ length: count }, (_, i) => vector + 4 + i * itemSize)
