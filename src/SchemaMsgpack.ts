@@ -17,6 +17,7 @@ import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import * as SchemaTransformation from "effect/SchemaTransformation"
+import { ArrowStream } from "./internal/arrowStream.ts"
 import { formatPath } from "./internal/msgpack.ts"
 import * as NdArray from "./NdArray.ts"
 
@@ -275,6 +276,7 @@ const nativeStep = (ast: SchemaAST.AST): SchemaAST.AST => {
  * | `ReadonlyMap`, `HashMap` | map when its keys are strings, numbers, booleans or bytes; else an array of pairs |
  * | `ReadonlySet`, `HashSet` | array |
  * | typed arrays and n-dimensional arrays (`NdArray`) | extension 1 |
+ * | tables and record batches (`Arrow`) | extension 4 |
  * | `Undefined` | nil |
  * | `Void` | nil; anything is accepted and dropped |
  * | `Unknown`, `Any` | what is there |
@@ -368,6 +370,7 @@ const describe = (u: unknown): string => {
   if (NdArray.isNdArray(u)) return `an array of ${u.dtype} with shape [${u.shape.join(", ")}]`
   if (NdArray.isTypedArray(u)) return describe(NdArray.fromTypedArray(u))
   if (u instanceof Map) return `a map with keys that are not strings`
+  if (u instanceof ArrowStream) return `an Arrow table of ${u.byteLength} bytes`
   if (isRecord(u)) return shorten(`a map with the keys ${Object.keys(u).join(", ")}`)
   return "an object"
 }
@@ -378,7 +381,8 @@ interface Finding {
 }
 
 /** What MessagePack carries that has properties but is no map with string keys. */
-const isNative = (u: unknown): boolean => u instanceof Map || ArrayBuffer.isView(u) || NdArray.isNdArray(u)
+const isNative = (u: unknown): boolean =>
+  u instanceof Map || ArrayBuffer.isView(u) || NdArray.isNdArray(u) || u instanceof ArrowStream
 
 const findings = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): ReadonlyArray<Finding> => {
   switch (issue._tag) {

@@ -142,8 +142,8 @@ export interface SynapseOptions<R = never> {
   /** Bytes of the largest message in either direction, at least 4096. Default: 16 MiB. */
   readonly maxFrameSize?: number | undefined
   /**
-   * How large byte strings and arrays travel: through memory that this process shares with a worker, in files without a
-   * name. `false`: in messages, as everything else. Default: `{}`.
+   * How large byte strings, arrays and tables travel: through memory that this process shares with a worker, in files
+   * without a name. `false`: in messages, as everything else. Default: `{}`.
    */
   readonly sharedMemory?: SharedMemoryOptions | false | undefined
   /**

@@ -42,6 +42,14 @@ describe("the package", () => {
     )
   })
 
+  it("needs apache-arrow for nothing but effect-synapse/Arrow", () => {
+    const paths = packed.files.map(({ path }) => path).filter((path) => /^dist\/.*\.(js|ts)$/.test(path))
+    const using = paths.filter((path) =>
+      /from "(apache-arrow|.*\/Arrow\.js)"/.test(readFileSync(join(root, path), "utf8"))
+    )
+    assert.deepStrictEqual(using, ["dist/Arrow.d.ts", "dist/Arrow.js"])
+  })
+
   it("is what publint and are-the-types-wrong want", async () => {
     const lint = await run("publint", ["run", tarball, "--strict"], root)
     assert.notMatch(lint.stdout, /Warnings|Errors/)

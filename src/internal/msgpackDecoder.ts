@@ -5,6 +5,7 @@
  */
 import { isUtf8 } from "node:buffer"
 import * as NdArray from "../NdArray.ts"
+import { ArrowStream, arrowElement } from "./arrowStream.ts"
 import type { FastBuffer } from "./msgpack.ts"
 import { arraySize, elementTypes, fail, littleEndian, maxDepth, swapped, twoTo32, under } from "./msgpack.ts"
 
@@ -352,10 +353,13 @@ export class Decoder {
         return this.#elements(at, n)
       case 3:
         return this.#lentValue(at, n)
+      case 4:
+        // A copy of its own is aligned, as Arrow wants it, whatever the place in the message.
+        return new ArrowStream([new Uint8Array(this.#bytes.subarray(at, at + n))])
       default:
         return fail(
           "UnknownExtension",
-          `extension type ${(type << 24) >> 24}: only 1 (arrays), 3 (shared memory) and -1 (instants) are known`
+          `extension type ${(type << 24) >> 24}: only 1 (arrays), 3 (shared memory), 4 (Arrow) and -1 (instants) are known`
         )
     }
   }
@@ -401,15 +405,17 @@ export class Decoder {
     return { element, shape, end }
   }
 
-  /** A value that lies in shared memory: bytes, or the elements of an array. */
+  /** A value that lies in shared memory: bytes, the elements of an array, or a stream of Arrow. */
   #lentValue(at: number, n: number): unknown {
     const lent = this.#lent
     if (lent === undefined || n < 4) {
       return fail("InvalidReference", "a value in shared memory, in a message that refers to none")
     }
-    const head = n === 4 ? undefined : this.#arrayHead(at + 4, n - 4)
+    const isArrow = n === 6 && this.#bytes[at + 4] === arrowElement && this.#bytes[at + 5] === 0
+    const head = n === 4 || isArrow ? undefined : this.#arrayHead(at + 4, n - 4)
     if (head !== undefined && head.end !== at + n) fail("InvalidArray", "bytes behind the shape of an array")
     const bytes = lent.take(this.#wide().getUint32(at, true))
+    if (isArrow) return new ArrowStream([bytes])
     return head === undefined ? bytes : arrayOf(head, bytes)
   }
 }

@@ -7,6 +7,7 @@ import { types } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as NdArray from "../NdArray.ts"
+import { ArrowStream, arrowElement } from "./arrowStream.ts"
 import type { FastBuffer } from "./msgpack.ts"
 import {
   arraySize,
@@ -43,6 +44,9 @@ const advice = (x: object): string => {
   if (Stream.isStream(x)) return "a Stream: pass it as the input itself or as one of its fields, no deeper"
   if (Effect.isEffect(x)) return "an Effect: run it first"
   if (ArrayBuffer.isView(x)) return `a ${name}: pass a Float32Array, or bytes`
+  if ((name === "Table" || name === "RecordBatch") && "numRows" in x) {
+    return `a ${name} of Arrow: give the call a \`payload\` schema with Arrow.${name} of effect-synapse/Arrow`
+  }
   const what = `an instance of ${name || "a class"}`
   return `${what}: pass a plain object, or give the call a \`payload\` schema that encodes it`
 }
@@ -192,6 +196,7 @@ export class Encoder {
     else if (types.isDataView(x)) this.#binary(bytesOf(x))
     else if (NdArray.isNdArray(x)) this.#elements(x.dtype, x.shape, x.data)
     else if (x instanceof StreamReference) this.#reference(x)
+    else if (x instanceof ArrowStream) this.#arrow(x)
     else if (types.isUint8ClampedArray(x)) this.#elements("uint8", [x.length], x)
     else if (NdArray.isTypedArray(x)) this.#elements(NdArray.dtypeOf(x), [x.length], x)
     else fail("Unsupported", advice(x))
@@ -428,8 +433,11 @@ export class Encoder {
   #placed(view: ArrayBufferView): Reference | undefined {
     const places = this.#places
     if (places === undefined) return undefined
-    const reference =
-      places.refer(view) ?? (view.byteLength >= places.threshold ? places.place(bytesOf(view)) : undefined)
+    const isLarge = view.byteLength >= places.threshold
+    return this.#refer(places.refer(view) ?? (isLarge ? places.place([bytesOf(view)], view.byteLength) : undefined))
+  }
+
+  #refer(reference: Reference | undefined): Reference | undefined {
     if (reference === undefined) return undefined
     this.#references ??= []
     this.#references.push(reference)
@@ -519,6 +527,20 @@ export class Encoder {
     this.room(4)
     this.view.setUint32(this.position, id, true)
     this.position += 4
+  }
+
+  #arrow({ byteLength, pieces }: ArrowStream): void {
+    const places = this.#places
+    const isLarge = places !== undefined && byteLength >= places.threshold
+    const reference = this.#refer(isLarge ? places.place(pieces, byteLength) : undefined)
+    if (reference === undefined) {
+      this.#extension(byteLength, 4)
+      for (const piece of pieces) this.bytes(piece)
+    } else {
+      this.#serial(reference, 2)
+      this.#byte(arrowElement)
+      this.#byte(0)
+    }
   }
 
   #elements(dtype: NdArray.DType, shape: ReadonlyArray<number>, data: ArrayBufferView): void {

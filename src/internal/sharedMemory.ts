@@ -28,8 +28,8 @@ export interface Reference {
 /** How an encoder sends values without their bytes. */
 export interface Places {
   readonly threshold: number
-  /** Writes the bytes into memory; nothing where there is no room. */
-  readonly place: (bytes: Uint8Array) => Reference | undefined
+  /** Writes so many bytes into memory, in one or more pieces; nothing where there is no room. */
+  readonly place: (pieces: ReadonlyArray<Uint8Array>, byteLength: number) => Reference | undefined
   /** Refers to memory that the workers have already; nothing where it is other memory. */
   readonly refer: (view: ArrayBufferView) => Reference | undefined
   /** Takes back a reference that is not sent. */
@@ -174,18 +174,22 @@ export class SharedMemory implements Places {
     this.#worker.close()
   }
 
-  place(bytes: Uint8Array): Reference | undefined {
+  place(pieces: ReadonlyArray<Uint8Array>, byteLength: number): Reference | undefined {
     if (this.#closed) return undefined
-    const region = this.#regions.allocate(bytes.length) ?? this.#allocateAnew(bytes.length)
+    const region = this.#regions.allocate(byteLength) ?? this.#allocateAnew(byteLength)
     if (region === undefined) return undefined
     try {
-      this.#host.write(bytes, region.start)
+      let at = region.start
+      for (const piece of pieces) {
+        this.#host.write(piece, at)
+        at += piece.length
+      }
     } catch {
       // Full: the message carries the value.
       this.#free(region)
       return undefined
     }
-    return this.#reference(region, region.start, bytes.length)
+    return this.#reference(region, region.start, byteLength)
   }
 
   #allocateAnew(size: number): Region | undefined {

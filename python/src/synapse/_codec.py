@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from synapse import _arrays, _msgpack
+from synapse import _arrays, _arrow, _msgpack
 from synapse._convert import Converter, ConvertIssue, converter, dec_hook, split_path
 from synapse._defaults import has_plain_defaults
 from synapse._encode import EncodeIssue, Offer, plain, reduce
@@ -58,7 +58,7 @@ class Codec(Protocol):
 
 
 def encode_parts(encode: Encode, value: Any) -> bytes | tuple[Buffer, ...]:
-    """Like `encode`, with one copy less of large bytes and arrays that are the whole value.
+    """Like `encode`, with one copy less of large bytes, arrays and tables that are the whole value.
 
     What can still change is copied once: the answer may leave after the next handler has begun.
     """
@@ -75,6 +75,12 @@ def encode_parts(encode: Encode, value: Any) -> bytes | tuple[Buffer, ...]:
         return b"\xc9" + size.to_bytes(4, "big") + bytes((_arrays.EXTENSION,)) + head, bytes(
             elements
         )
+    elif _arrow.is_tabular(value):
+        stream = _arrow.to_stream(value)
+        if len(stream) >= _IN_PLACE:
+            head = len(stream).to_bytes(4, "big") + bytes((_arrow.EXTENSION,))
+            return b"\xc9" + head, stream
+        return encode(Extension(_arrow.EXTENSION, stream))
     return encode(value)
 
 
@@ -87,12 +93,14 @@ def to_extension(code: int, data: Any, payload: Any = None) -> Any:
     if code == _arrays.SHARED:
         return _to_shared(data, payload)
     if type(payload) is Payload:
-        # An array that lies in it would hold all its claims.
+        # An array or a table that lies in it would hold all its claims.
         data = bytearray(data)
     if code == STREAM:
         from synapse._incoming import to_stream
 
         return to_stream(data)
+    if code == _arrow.EXTENSION:
+        return _arrow.to_table(data)
     if code != _arrays.EXTENSION:
         raise _msgpack.Malformed(f"an extension of the unknown type {code}")
     return _arrays.to_array(data)
@@ -105,7 +113,10 @@ def _to_shared(data: Any, payload: Any) -> Any:
         raise _msgpack.Malformed("a value in shared memory that its message does not refer to")
     if len(data) == _SERIAL_SIZE:
         return claim.read()
-    return _arrays.to_shared_array(memoryview(data)[_SERIAL_SIZE:], claim)
+    head = memoryview(data)[_SERIAL_SIZE:]
+    if bytes(head) == _arrow.SHARED_HEAD:
+        return _arrow.to_shared_table(claim)
+    return _arrays.to_shared_array(head, claim)
 
 
 class PlainCodec:

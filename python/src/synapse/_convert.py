@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from synapse import _isoformat
+from synapse import _arrow, _isoformat
 from synapse._encode import key_path
 
 
@@ -47,7 +47,9 @@ def wire_name(value: Any) -> str:
     for kind, name in _WIRE_NAMES:
         if isinstance(value, kind):
             return name
-    return "stream" if _is_stream(value) else type(value).__name__
+    if _is_stream(value):
+        return "stream"
+    return "table" if _arrow.is_tabular(value) else type(value).__name__
 
 
 _WIRE_NAMES: Final[tuple[tuple[type, str], ...]] = (
@@ -150,6 +152,9 @@ def _of_class(kind: type, annotation: Any, arguments: tuple[Any, ...]) -> Conver
         return _ndarray(numpy, arguments)
     if numpy is not None and issubclass(kind, numpy.generic):
         return _numpy_scalar(kind, numpy)
+    pyarrow = sys.modules.get("pyarrow.lib")
+    if pyarrow is not None:
+        return _tabular(kind, pyarrow)
     return None
 
 
@@ -508,6 +513,27 @@ def _ndarray(numpy: Any, arguments: tuple[Any, ...]) -> Converter:
         return value
 
     return Converter(name, convert)
+
+
+def _tabular(kind: Any, pyarrow: Any) -> Converter | None:
+    if kind is pyarrow.Table:
+        make = None
+    elif kind is pyarrow.RecordBatch:
+        make = _arrow.to_batch
+    elif kind is pyarrow.RecordBatchReader:
+        make = pyarrow.Table.to_reader
+    else:
+        return None
+
+    def convert(value: Any, path: str) -> Any:
+        if not isinstance(value, pyarrow.Table):
+            raise _mismatch("table", value, path)
+        try:
+            return value if make is None else make(value)
+        except _arrow.ArrowIssue as error:
+            raise ConvertIssue(path, str(error)) from None
+
+    return Converter("table", convert)
 
 
 def _numpy_scalar(kind: Any, numpy: Any) -> Converter:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from synapse import _arrays
+from synapse import _arrays, _arrow
 from synapse._isoformat import format_duration
 from synapse._msgpack import MAX_DEPTH, TIMESTAMP, Extension, to_timestamp
 
@@ -55,6 +55,8 @@ def reduce(value: Any) -> Any:
             return _numpy_scalar(value)
     if isinstance(value, (array.array, memoryview)):
         return _extension(*_arrays.from_buffer(value))
+    if _arrow.is_tabular(value):
+        return Extension(_arrow.EXTENSION, _arrow.to_stream(value))
     if not isinstance(value, enum.Enum):
         for builtin, without_subclass in _BUILTINS:
             if isinstance(value, builtin):
@@ -73,6 +75,8 @@ def reduce(value: Any) -> Any:
         hint = f": was an `await` forgotten?{other}"
     elif inspect.isroutine(value):
         hint = ": was a call forgotten?"
+    elif hasattr(kind, "__arrow_c_stream__"):
+        hint = ": make a table of it, with pyarrow.table()"
     raise Uncarried(f"cannot carry a `{kind.__qualname__}`{hint}")
 
 
@@ -114,7 +118,7 @@ def plain(value: Any, path: str = "$", depth: int = 0, offer: Offer | None = Non
         return _plain(value, path, depth, offer)
     except (EncodeIssue, RecursionError):
         raise
-    except (Uncarried, _arrays.ArrayIssue) as error:
+    except (Uncarried, _arrays.ArrayIssue, _arrow.ArrowIssue) as error:
         raise EncodeIssue(path, str(error)) from None
     except Exception as error:
         raise EncodeIssue(path, why_not(value, error)) from error

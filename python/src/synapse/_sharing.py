@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
-from synapse import _arrays
+from synapse import _arrays, _arrow
 from synapse._codec import Codec, Encode
 from synapse._frames import COUNT, REFERENCE, Shipped
 from synapse._memory import FIRST_FD, KEPT_FILE, Claim, Memory
@@ -207,7 +207,7 @@ class Sharing:
                 return known
         return self._put(value, b"", data.cast("B"))
 
-    # Arrays
+    # Arrays and tables
 
     def _offer_value(self, value: Any) -> Extension | None:
         return self._offer(value, by_place=True)
@@ -218,7 +218,8 @@ class Sharing:
     def _offer(self, value: Any, by_place: bool) -> Extension | None:
         numpy = sys.modules.get("numpy")
         is_numpy = numpy is not None and isinstance(value, numpy.ndarray)
-        if not is_numpy and not isinstance(value, (array.array, memoryview)):
+        is_buffer = is_numpy or isinstance(value, (array.array, memoryview))
+        if not is_buffer and not _arrow.is_tabular(value):
             return None
         cargo = self.open.get(get_ident())
         if cargo is not None:
@@ -227,6 +228,8 @@ class Sharing:
                 return known
         if is_numpy:
             return self._offer_numpy(numpy, value, by_place)
+        if not is_buffer:
+            return self._offer_table(value)
         data = memoryview(value)
         if data.nbytes < self.threshold or not data.c_contiguous or sys.byteorder == "big":
             return None
@@ -284,6 +287,18 @@ class Sharing:
             numpy.copyto(there, value)
 
         return self._put_with(value, head, value.nbytes, fill)
+
+    def _offer_table(self, value: Any) -> Extension | None:
+        table = _arrow.complete(value)
+        if table.nbytes < self.threshold:
+            return None
+        size = _arrow.size(table)
+
+        def fill(region: Region) -> None:
+            self._regions.reserve(region, size)
+            _arrow.write_to(table, memoryview(self.memory.map_own(region, size))[:size])
+
+        return self._put_with(value, _arrow.SHARED_HEAD, size, fill)
 
     def _put(
         self, value: Any, head: bytes, data: memoryview, numpy: Any = None
