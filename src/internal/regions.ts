@@ -46,7 +46,6 @@ export class Regions {
     const region = this.#fitting(size) ?? this.#make(size)
     if (region === undefined) return undefined
     const more = Math.max(0, size - region.touched)
-    if (this.#touched + more > this.#limit) return undefined
     this.#touched += more
     region.touched += more
     region.uses = 1
@@ -55,9 +54,10 @@ export class Regions {
   }
 
   #fitting(size: number): Region | undefined {
+    const room = this.#limit - this.#touched
     let best: Region | undefined
     for (const region of this.#regions) {
-      if (region.uses > 0 || region.capacity < size) continue
+      if (region.uses > 0 || region.capacity < size || size - region.touched > room) continue
       if (best === undefined || region.capacity < best.capacity) best = region
     }
     return best
