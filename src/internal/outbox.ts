@@ -14,11 +14,12 @@ const owedKinds: ReadonlySet<number> = new Set([
   Envelope.Kind.Fail,
   Envelope.Kind.Die,
   Envelope.Kind.Interrupted,
-  Envelope.Kind.Pong,
-  Envelope.Kind.Free
+  Envelope.Kind.Pong
 ])
 /** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
 const maxOwedFrames = 16_384
+/** The same of those that give memory back: one frame may refer to 65,535 values. */
+const maxOwedFrees = 16 * maxOwedFrames
 
 /** Wakes the writer for frames that are no requests. */
 const wake = Symbol("wake")
@@ -58,6 +59,7 @@ export const make = Effect.fnUntraced(function* <Call>({
   let posted: Array<Outgoing> = []
   /** Those of them that the worker asked for. */
   let owed = 0
+  let owedFrees = 0
   let stopped = false
 
   const encodePosted = ({ id, kind, meta, onError, payload, payloadBytes }: Outgoing): void => {
@@ -78,6 +80,7 @@ export const make = Effect.fnUntraced(function* <Call>({
     post: (frame) => {
       if (stopped) return
       if (owedKinds.has(frame.kind) && ++owed > maxOwedFrames) return onFlood()
+      if (frame.kind === Envelope.Kind.Free && ++owedFrees > maxOwedFrees) return onFlood()
       posted.push(frame)
       // A full queue has the writer's attention already.
       Queue.offerUnsafe(queue, wake)
@@ -95,7 +98,7 @@ export const make = Effect.fnUntraced(function* <Call>({
           overflow.clear()
           const frameBatch = posted
           posted = []
-          owed = 0
+          owed = owedFrees = 0
           // A welcome goes before any request, and a cancel is for a request sent before.
           for (const frame of frameBatch) {
             encodePosted(frame)
@@ -105,6 +108,8 @@ export const make = Effect.fnUntraced(function* <Call>({
             if (call !== wake) encode(call)
             if (frames.size >= batchBytes) yield* writer.write(frames.take())
           }
+          // Until the next ones come, nothing should hold what these refer to.
+          batch.length = frameBatch.length = 0
           if (frames.size > 0) yield* writer.write(frames.take())
         }
       })
