@@ -2,7 +2,7 @@
 import { readdirSync, readlinkSync } from "node:fs"
 import { MessageChannel } from "node:worker_threads"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Effect, Exit, Fiber, Schedule, Schema, Scope } from "effect"
 import { NdArray, Synapse } from "effect-synapse"
 import type { SynapseError } from "../src/SynapseError.ts"
 import { reasonOf, upTo } from "./fixtures/dialogue.ts"
@@ -31,6 +31,9 @@ const test = (
 
 const allocateIn = (scope: Scope.Scope, dtype: "float64" | "uint8", shape: number | ReadonlyArray<number>) =>
   Scope.provide(Synapse.allocate(dtype, shape), scope)
+
+const eventually = <A, R>(allocate: Effect.Effect<A, SynapseError, R>) =>
+  Effect.retry(allocate, { while: ({ reason }) => reason._tag === "Unsupported", schedule: Schedule.spaced(1) })
 
 /** What the arrays of a scope that is closed by hand are in. */
 const aScope = Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
@@ -176,7 +179,10 @@ describe("when its scope is closed", () => {
       const array = yield* allocateIn(scope, "float64", [10, 10])
       const part = yield* call<Float64Array>("echo", array.data.subarray(10, 20))
       yield* close(scope)
-      assert.deepStrictEqual([array.data.length, array.data.buffer.detached, part.length], [0, true, 0])
+      assert.deepStrictEqual(
+        [array.data.length, (array.data.buffer as ArrayBuffer).detached, part.length],
+        [0, true, 0]
+      )
       const reason = yield* reasonOf(call("echo", array), "EncodeFailed")
       assert.match(reason.issue, /shape does not hold its elements/)
     }))
@@ -211,10 +217,19 @@ describe("when its scope is closed", () => {
       for (const n of upTo(40)) {
         yield* Effect.scoped(
           Effect.gen(function* () {
-            const array = yield* Synapse.allocate("uint8", 3 * MiB - n)
+            // At the latest when the worker has said that it needs the one before no more.
+            const array = yield* eventually(Synapse.allocate("uint8", 3 * MiB - n))
             assert.strictEqual((yield* call<Uint8Array>("echo", array)).length, array.data.length)
           })
         )
+      }
+    }))
+
+  test("there is room for others of other sizes", () =>
+    Effect.gen(function* () {
+      for (const size of [60_000, 3 * MiB, 100_000, 3.5 * MiB, 1000, 2.5 * MiB]) {
+        const many = Effect.forEach(upTo(Math.floor((3.9 * MiB) / size)), () => Synapse.allocate("uint8", size))
+        for (const array of yield* Effect.scoped(many)) assert.strictEqual(array.data.length, 0)
       }
     }))
 

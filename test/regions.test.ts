@@ -127,6 +127,17 @@ describe("the regions of a file", () => {
     assert.strictEqual(take(regions, 1).number, 2000)
   })
 
+  it("whose memory was given back have none, and others have theirs", () => {
+    const regions = new Regions(2, MiB)
+    const [first, second] = [take(regions, 500 * KiB), take(regions, 100 * KiB)]
+    regions.free(first)
+    regions.forget(first)
+    regions.forget(first)
+    assert.deepStrictEqual([regions.touched, first.touched, second.touched], [100 * KiB, 0, 100 * KiB])
+    take(regions, 924 * KiB)
+    assert.isUndefined(regions.allocate(1))
+  })
+
   it("of a file that was emptied have no memory, and their places still", () => {
     const regions = new Regions(0, MiB)
     const region = take(regions, 900 * KiB)

@@ -95,6 +95,12 @@ export class Regions {
     return true
   }
 
+  /** The memory of a region that is not in use has been given back. */
+  forget(region: Region): void {
+    this.#touched -= region.touched
+    region.touched = 0
+  }
+
   /** The file has been emptied: no region has memory. None may be in use. */
   emptied(): void {
     for (const region of this.#regions) region.touched = 0
