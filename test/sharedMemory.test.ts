@@ -7,7 +7,7 @@ import { once } from "node:events"
 import { readdirSync, readlinkSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Schema, type Scope, Stream } from "effect"
+import { Effect, Fiber, Logger, Schema, type Scope, Stream } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { HostFunctions, NdArray, Synapse } from "effect-synapse"
 import type { SynapseError } from "../src/SynapseError.ts"
@@ -32,6 +32,7 @@ const withModule =
   (options: Options = {}) =>
   <A, E>(effect: Effect.Effect<A, E, Synapse.Synapse | Scope.Scope>): Effect.Effect<A, E | SynapseError> =>
     Effect.scoped(effect).pipe(
+      Effect.provide(Logger.layer([])),
       Effect.provide(Synapse.layer({ ...memory, ...options } as Synapse.SynapseOptions<Synapse.Synapse>))
     ) as never
 
