@@ -200,8 +200,9 @@ export class SharedMemory implements Places {
     try {
       this.#host.write(bytes, region.start)
     } catch {
-      // Full: the message carries the value.
+      // Full: the message carries the value, and what was written of it is not in the way of others.
       this.#free(region)
+      this.#empty()
       return undefined
     }
     return this.#reference(region, region.start, bytes.length)

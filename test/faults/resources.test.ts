@@ -141,6 +141,27 @@ describe("shared memory", () => {
   )
 })
 
+describe("a machine whose shared memory", () => {
+  /** The program sees another `/dev/shm`. */
+  const under = (options: string) => [
+    ...["unshare", "--mount", "sh", "-c"],
+    ...[`mount -t tmpfs -o ${options} tmpfs /dev/shm && exec "$@"`, "sh"]
+  ]
+  for (const [name, options] of [
+    ["shm-full", "size=1m"],
+    ["shm-missing", "ro"]
+  ] as const) {
+    row(name, { unless: !canMount() && "no right to mount" }, ({ path, see }) =>
+      Effect.gen(function* () {
+        const program = yield* Program.start(path(""), ["memory"], under(options))
+        see()
+        assert.strictEqual(yield* program.end, 0, program.output())
+        assert.match(program.output(), /300000 20000 300000\n$/)
+      })
+    )
+  }
+})
+
 describe("this side", () => {
   row("tmp-full", { unless: !canMount() && "no right to mount" }, ({ options, path }) =>
     Effect.gen(function* () {
