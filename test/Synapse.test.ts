@@ -329,7 +329,7 @@ describe("options", () => {
           assert.isAbove(back.size, 2_000_000)
         })
       ),
-      { maxFrameSize: 100_000 }
+      { maxFrameSize: 100_000, sharedMemory: false }
     )
   )
 
