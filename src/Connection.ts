@@ -372,7 +372,7 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Die:
       case Envelope.Kind.Interrupted: {
         const call = calls.get(frame.id)
-        if (call === undefined) return
+        if (call === undefined) return Envelope.discard(frame)
         if (!call.abandoned) {
           const refused = turnedAway(frame)
           if (refused === "Recalled" && !call.recalled) throw new Error("a call came back that was not asked for")
@@ -386,22 +386,32 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Chunk:
         return deliver(frame)
       case Envelope.Kind.Progress:
-        return openCall(frame.id)?.request.onProgress?.(frame.payload)
+        openCall(frame.id)?.request.onProgress?.(frame.payload)
+        break
       case Envelope.Kind.Log:
-        return options.onLog(decodeLog(frame))
+        options.onLog(decodeLog(frame))
+        break
       case Envelope.Kind.Ping:
-        return sendControl(Envelope.Kind.Pong, frame.id)
+        sendControl(Envelope.Kind.Pong, frame.id)
+        break
       case Envelope.Kind.GoAway:
-        return leave({ byItself: true, why: decodeGoAway(frame) })
+        leave({ byItself: true, why: decodeGoAway(frame) })
+        break
       case Envelope.Kind.Request:
-        return serving.request(frame)
+        serving.request(frame)
+        break
       case Envelope.Kind.Credit:
-        return serving.credit(frame.id, decodeCredit(frame))
+        serving.credit(frame.id, decodeCredit(frame))
+        break
       case Envelope.Kind.Cancel:
-        return serving.cancel(frame.id)
+        serving.cancel(frame.id)
+        break
       case Envelope.Kind.Free:
-        return memory?.freed(frame.id)
+        memory?.freed(frame.id)
+        break
     }
+    // Nobody has it any more. Who has those of calls and streams decodes them.
+    Envelope.discard(frame)
   }
 
   const openCall = (id: number): OpenCall | undefined => {
@@ -434,7 +444,7 @@ export const make = Effect.fnUntraced(function* (
 
   const deliver = (frame: Envelope.Frame): void => {
     const call = openCall(frame.id)
-    if (call === undefined) return
+    if (call === undefined) return Envelope.discard(frame)
     const items = Envelope.arrayLength(frame.payload)
     if (items === undefined || items === 0) throw new Error("a Chunk that is not an array of items")
     if (call.lane === undefined) throw new Error(`a Chunk for \`${call.request.method}\`, of which one value was asked`)
@@ -458,6 +468,7 @@ export const make = Effect.fnUntraced(function* (
     if (call.synchronous) synchronousLoad--
     // Nobody will: its caller is gone.
     if (call.request.onHandle !== undefined) hold(release, frame)
+    Envelope.discard(frame)
     options.onChange()
   }
 
@@ -669,7 +680,11 @@ export const make = Effect.fnUntraced(function* (
         return { take: lane.take, close: () => {} }
       }
       const call = add(request, (exit) => lane.end(exit), lane)
-      return { take: lane.take, close: () => abandon(call) }
+      const close = (): void => {
+        abandon(call)
+        lane.close()
+      }
+      return { take: lane.take, close }
     },
     stats: () => {
       let streams = 0

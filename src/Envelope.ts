@@ -521,6 +521,15 @@ export const decodeFrame = ({ lent, payload }: Frame): unknown => {
 }
 
 /**
+ * Gives back the shared memory that a frame refers to, where nobody decodes it. A frame that was decoded has given it back
+ * already.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const discard = ({ lent }: Frame): void => lent?.free()
+
+/**
  * The entries of a frame's meta, none when it is empty. Throws a `CodecError`.
  *
  * @category decoding

@@ -3,6 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as Envelope from "../src/Envelope.ts"
 import { CodecError } from "../src/internal/msgpack.ts"
+import type { Places, Reference } from "../src/internal/sharedMemory.ts"
+import * as NdArray from "../src/NdArray.ts"
+import { frameWith, referencesOf, shared } from "./fixtures/FakeWorker.ts"
 
 const { Kind } = Envelope
 
@@ -319,6 +322,168 @@ describe("Envelope", () => {
     for (const bytes of ["01", "90", "c0", "810102", "81a161", "a161"]) {
       assert.throws(() => Envelope.decodeMeta(hex(bytes)), CodecError)
     }
+  })
+})
+
+describe("a frame that refers to shared memory", () => {
+  /** Memory that is a list of what was put there. */
+  const memory = (threshold = 100, most = Number.POSITIVE_INFINITY) => {
+    const placed = new Map<number, Uint8Array>()
+    const dropped: Array<number> = []
+    const places: Places = {
+      threshold,
+      place: (bytes): Reference | undefined => {
+        if (placed.size >= most) return undefined
+        const serial = placed.size + 1
+        placed.set(serial, Uint8Array.from(bytes))
+        const region = { number: 2 ** 30 + serial, start: serial * 65_536, capacity: 65_536, uses: 1, touched: 0 }
+        return { serial, region, offset: region.start + 5, length: bytes.length }
+      },
+      refer: () => undefined,
+      drop: ({ serial }) => dropped.push(serial)
+    }
+    const tables: Array<Uint8Array> = []
+    const freed: Array<number> = []
+    const claim = (table: Uint8Array) => {
+      tables.push(Uint8Array.from(table))
+      return {
+        take: (serial: number) => new Uint8Array(placed.get(serial)!),
+        free: () => void freed.push(tables.length)
+      }
+    }
+    return { places, placed, dropped, claim, tables, freed }
+  }
+
+  const value = {
+    text: "x".repeat(500),
+    small: new Uint8Array(99),
+    bytes: Uint8Array.from({ length: 100 }, (_, i) => i),
+    nested: [{ array: NdArray.make(Float64Array.from({ length: 20 }, Math.sqrt), [4, 5]) }, new Float32Array(50)],
+    view: new DataView(new ArrayBuffer(120)),
+    last: true
+  }
+  const arrived = { ...value, view: new Uint8Array(120) }
+
+  it("has the value of one that has all in itself, in less of a message", () => {
+    const { claim, freed, placed, places } = memory()
+    const writer = Envelope.makeWriter({ places })
+    writer.request(1, { method: "main" }, value)
+    const bytes = writer.take()
+    assert.deepStrictEqual(
+      Array.from(placed.values(), ({ length }) => length),
+      [100, 160, 200, 120]
+    )
+    const [frame] = Envelope.makeReader({ claim }).push(bytes)
+    assert.deepStrictEqual(Envelope.decodeFrame(frame!), arrived)
+    assert.deepStrictEqual(freed, [1])
+  })
+
+  it("ends with a table of where its values are, and their count", () => {
+    const { places } = memory()
+    const writer = Envelope.makeWriter({ places })
+    writer.frame(Kind.Success, 7, new Uint8Array(1000))
+    const reference = { serial: 1, region: 2 ** 30 + 1, start: 65_536n, offset: 65_541n, length: 1000n }
+    assert.strictEqual(
+      Buffer.from(writer.take()).toString("hex"),
+      frameWith(Kind.Success, 7, Buffer.from([0xd6, 3, 1, 0, 0, 0]), [reference]).toString("hex")
+    )
+  })
+
+  it("is the same wherever the stream is cut, and so is the one behind it", () => {
+    const { claim, places } = memory()
+    const writer = Envelope.makeWriter({ places })
+    writer.frame(Kind.Success, 1, [new Uint8Array(200), "text"])
+    writer.frame(Kind.Success, 2, "behind")
+    const bytes = writer.take()
+    for (let cut = 0; cut <= bytes.length; cut++) {
+      const reader = Envelope.makeReader({ claim })
+      const frames = [bytes.subarray(0, cut), bytes.subarray(cut)].flatMap((chunk) => reader.push(chunk))
+      assert.deepStrictEqual(frames.map(Envelope.decodeFrame), [[new Uint8Array(200), "text"], "behind"])
+    }
+  })
+
+  it("carries what finds no room", () => {
+    const { claim, placed, places } = memory(100, 2)
+    const writer = Envelope.makeWriter({ places })
+    writer.request(1, { method: "main" }, value)
+    assert.strictEqual(placed.size, 2)
+    assert.deepStrictEqual(Envelope.decodeFrame(Envelope.makeReader({ claim }).push(writer.take())[0]!), arrived)
+  })
+
+  it("may be much smaller than its values, and otherwise is measured with what it carries", () => {
+    const { claim, dropped, places } = memory(5000, 2)
+    const writer = Envelope.makeWriter({ places, maxFrameSize: 4096 })
+    const large = new Uint8Array(100_000)
+    writer.frame(Kind.Success, 1, [large])
+    assert.deepStrictEqual(Envelope.decodeFrame(Envelope.makeReader({ claim }).push(writer.take())[0]!), [large])
+    assert.throws(() => writer.frame(Kind.Success, 1, [large, large]), /a frame of 100\d\d\d bytes/)
+    assert.deepStrictEqual(dropped, [2])
+    assert.strictEqual(writer.size, 0)
+  })
+
+  it("that is not written after all drops each of its references once", () => {
+    const { dropped, places } = memory()
+    const writer = Envelope.makeWriter({ places })
+    const large = () => new Uint8Array(200)
+    assert.throws(() => writer.frame(Kind.Success, 1, [large(), large(), () => {}]), CodecError)
+    assert.deepStrictEqual(dropped, [1, 2])
+    writer.frame(Kind.Success, 2, large())
+    assert.throws(() => writer.frame(Kind.Success, 3, Symbol()), CodecError)
+    assert.deepStrictEqual(dropped, [1, 2])
+  })
+
+  it("carries the keys of its maps", () => {
+    const { placed, places } = memory()
+    const writer = Envelope.makeWriter({ places })
+    writer.frame(Kind.Success, 1, new Map([[new Uint8Array(200), new Uint8Array(300)]]))
+    assert.deepStrictEqual(
+      Array.from(placed.values(), ({ length }) => length),
+      [300]
+    )
+  })
+
+  it("gives its memory back whether it decodes or not, and when it is discarded", () => {
+    const { claim, freed, placed } = memory()
+    placed.set(1, new Uint8Array(3))
+    const [decodes, fails, dropped] = Envelope.makeReader({ claim }).push(
+      Buffer.concat([
+        frameWith(Kind.Success, 1, shared(1), [{}]),
+        frameWith(Kind.Success, 1, shared(1, [11, 1, 1, 0, 0, 0]), [{}]),
+        frameWith(Kind.Success, 1, shared(1), [{}])
+      ])
+    )
+    assert.deepStrictEqual(Envelope.decodeFrame(decodes!), new Uint8Array(3))
+    assert.lengthOf(freed, 1)
+    assert.throws(() => Envelope.decodeFrame(fails!), /3 bytes for float64/)
+    assert.lengthOf(freed, 2)
+    Envelope.discard(dropped!)
+    assert.lengthOf(freed, 3)
+  })
+
+  it("may have 65,535 references", () => {
+    const { claim, tables } = memory()
+    const references = Array.from({ length: 0xffff }, (_, serial) => ({ serial }))
+    Envelope.makeReader({ claim }).push(frameWith(Kind.Success, 1, Buffer.from([0xc0]), references))
+    assert.strictEqual(tables[0]!.length, 0xffff * 32)
+  })
+
+  it("breaks the stream where its references are not whole, or there is no memory", () => {
+    const { claim } = memory()
+    const bytes = frameWith(Kind.Success, 1, Buffer.from([0xc0]), [{}])
+    assert.throws(() => Envelope.makeReader().push(bytes), /references to shared memory where there is none/)
+    for (const count of [0, 2, 0xffff]) {
+      const wrong = Buffer.from(bytes)
+      wrong.writeUInt16LE(count, wrong.length - 2)
+      assert.throws(() => Envelope.makeReader({ claim }).push(wrong), Envelope.FramingError, "that are not whole")
+    }
+  })
+
+  it("with other flags is as one without", () => {
+    const bytes = Buffer.from(frameWith(Kind.Success, 1, Buffer.from([0xc3]), []).subarray(0, 13))
+    bytes.writeUInt32LE(9, 0)
+    bytes[5] = 0xfe
+    const [frame] = Envelope.makeReader().push(bytes)
+    assert.deepStrictEqual([Envelope.decodeFrame(frame!), referencesOf(frame!)], [true, []])
   })
 })
 

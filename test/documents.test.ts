@@ -37,15 +37,16 @@ interface Example {
   readonly output: string | undefined
 }
 
+const inPlace = (code: string): boolean => code.includes("Synapse.allocate")
+
 // A program that an example only describes is run against the module of the documents.
 const runnable = (code: string): string =>
   /^const program\b/m.test(code) && !code.includes("runMain") && !code.includes("runPromise")
     ? `${code}
 import { Effect as Effect_ } from "effect"
 import { Synapse as Synapse_ } from "effect-synapse"
-await Effect_.runPromise(Effect_.provide(program, Synapse_.layer({
-  directory: "./python", evaluate: true, logs: "ignore", sharedMemory: { inPlace: true }
-})))
+const options = { directory: "./python", evaluate: true, logs: "ignore", sharedMemory: { inPlace: ${inPlace(code)} } } as const
+await Effect_.runPromise(Effect_.provide(program, Synapse_.layer(options)))
 `
     : code
 

@@ -265,7 +265,7 @@ describe("callers", () => {
       const { options } = yield* temporaryModule
       yield* Effect.gen(function* () {
         yield* Effect.sleep("1100 millis")
-        const running = yield* Effect.forkChild(call("sleep_async", { seconds: 0.5 }))
+        const running = yield* Effect.forkChild(call("sleep_async", { seconds: 0.5 }), { startImmediately: true })
         const old = yield* call("poison")
         assert.notStrictEqual(yield* pid, old)
         assert.strictEqual(yield* Fiber.join(running), old)

@@ -4,7 +4,7 @@ import * as NdArray from "../NdArray.ts"
 import type { Allocate } from "../Synapse.ts"
 import { SynapseError, Unsupported } from "../SynapseError.ts"
 import type { Commons } from "./commons.ts"
-import { arraySize, elementTypes } from "./msgpack.ts"
+import { arraySize, elementTypes, twoTo32 } from "./msgpack.ts"
 
 const unsupported = (detail: string): Effect.Effect<never, SynapseError> =>
   Effect.fail(new SynapseError({ reason: new Unsupported({ method: "allocate", detail, delivery: "notSent" }) }))
@@ -20,7 +20,8 @@ export const makeAllocate = (commons: Commons | undefined): Allocate => {
     if (element === undefined) return yield* unsupported(`an array of \`${dtype}\``)
     const dimensions = typeof shape === "number" ? [shape] : shape
     const size = arraySize(element, dimensions)
-    if (!dimensions.every((n) => Number.isSafeInteger(n) && n >= 0)) {
+    const isShape = dimensions.length <= 32 && dimensions.every((n) => Number.isInteger(n) && n >= 0 && n < twoTo32)
+    if (!isShape) {
       return yield* unsupported(`an array of shape [${dimensions.join(", ")}]`)
     }
     const buffer = yield* commons.allocate(size)

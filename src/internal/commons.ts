@@ -45,6 +45,8 @@ interface System {
   readonly open: () => MemoryFile.MemoryFile
   /** Makes the file larger, by memory that is there and zero. */
   readonly reserve: (fd: number, offset: number, length: number) => boolean
+  /** Gives memory back to the system: where it was, there are zeros. */
+  readonly discard: (fd: number, offset: number, length: number) => boolean
   readonly map: (fd: number, offset: number, length: number) => unknown
   readonly unmap: (pointer: unknown, length: number) => void
   readonly buffer: (pointer: unknown, length: number) => ArrayBuffer
@@ -56,12 +58,15 @@ const addSeals = 1033
 const sealShrink = 2
 const readWrite = 3
 const shared = 1
+const keepSize = 1
+const punchHole = 2
 
 const makeSystem = (koffi: Koffi): System => {
   const libc = koffi.load(null)
   const memfdCreate = libc.func<number>("int memfd_create(const char *name, unsigned int flags)")
   const fcntl = libc.func<number>("int fcntl(int fd, int command, int argument)")
-  const fallocate = libc.func<number>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
+  const posixFallocate = libc.func<number>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
+  const fallocate = libc.func<number>("int fallocate(int fd, int mode, int64_t offset, int64_t length)")
   const mmap = libc.func<unknown>(
     "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"
   )
@@ -74,7 +79,8 @@ const makeSystem = (koffi: Koffi): System => {
         throw new Error("the system cannot keep a file of memory from becoming smaller")
       return MemoryFile.fromDescriptor(fd)
     },
-    reserve: (fd, offset, length) => fallocate(fd, offset, length) === 0,
+    reserve: (fd, offset, length) => posixFallocate(fd, offset, length) === 0,
+    discard: (fd, offset, length) => fallocate(fd, keepSize | punchHole, offset, length) === 0,
     map: (fd, offset, length) => mmap(null, length, readWrite, shared, fd, offset),
     unmap: (pointer, length) => munmap(pointer, length),
     buffer: (pointer, length) => koffi.view(pointer, length)
@@ -122,6 +128,9 @@ class MappedCommons implements Commons {
   /** What is allocated. */
   readonly #buffers = new Map<Region, ArrayBuffer>()
   readonly #placeOf = new WeakMap<ArrayBufferLike, Region>()
+  /** Regions whose memory could not be given back, and is not zero. */
+  readonly #used = new Set<Region>()
+  #closed = false
 
   constructor(system: System, file: MemoryFile.MemoryFile, capacity: number) {
     this.#system = system
@@ -148,11 +157,11 @@ class MappedCommons implements Commons {
     if (region === undefined) return undefined
     const pointer = this.#pointers.get(region) ?? this.#map(region)
     if (pointer === undefined || !this.#system.reserve(this.#file.fd, region.start, size)) {
-      this.#regions.free(region)
+      this.free(region)
       return undefined
     }
     const buffer = this.#system.buffer(pointer, bytes)
-    new Uint8Array(buffer).fill(0)
+    if (this.#used.delete(region)) new Uint8Array(buffer).fill(0)
     keepHere(buffer)
     this.#buffers.set(region, buffer)
     this.#placeOf.set(buffer, region)
@@ -188,7 +197,9 @@ class MappedCommons implements Commons {
   }
 
   free(region: Region): void {
-    this.#regions.free(region)
+    if (!this.#regions.free(region) || region.uses > 0 || this.#closed) return
+    if (this.#system.discard(this.#file.fd, region.start, region.capacity)) this.#regions.forget(region)
+    else this.#used.add(region)
   }
 
   view(region: Region, offset: number, length: number): Uint8Array<ArrayBuffer> {
@@ -198,9 +209,11 @@ class MappedCommons implements Commons {
   }
 
   close(): void {
+    if (this.#closed) return
     for (const region of Array.from(this.#buffers.keys())) this.#release(region)
     for (const [{ capacity }, pointer] of this.#pointers) this.#system.unmap(pointer, capacity)
     this.#pointers.clear()
+    this.#closed = true
     this.#file.close()
   }
 }

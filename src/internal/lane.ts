@@ -6,7 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Envelope from "../Envelope.ts"
+import * as Envelope from "../Envelope.ts"
 import type { SynapseError } from "../SynapseError.ts"
 
 type Arrival = Exit.Exit<Envelope.Frame, SynapseError>
@@ -69,6 +69,12 @@ export class Lane {
       })
     )
   })
+
+  /** Nobody takes what came. */
+  close(): void {
+    for (const { frame } of this.#chunks.splice(0)) Envelope.discard(frame)
+    if (this.#end !== undefined && Exit.isSuccess(this.#end)) Envelope.discard(this.#end.value)
+  }
 
   #next(): Arrival | undefined {
     const chunk = this.#chunks.shift()

@@ -20,8 +20,8 @@ export interface MemoryFile {
 /** Memory, where the system has a file system of it, or else whatever temporary files are made of. */
 const directories = process.platform === "linux" ? ["/dev/shm", tmpdir()] : [tmpdir()]
 
-/** Opens a file that has no name and never had one: Linux knows how, but Node does not tell. */
-const withoutName = 0o20000000 | 0o200000
+/** Opens a file that has no name and never had one: Linux knows how, but Node does not tell all of it. */
+const withoutName = 0o20000000 | Fs.constants.O_DIRECTORY
 
 /** Makes a file; nothing where none can be made. */
 export const open = (): MemoryFile | undefined => {

@@ -273,7 +273,7 @@ export class Encoder {
         this.#value(key, maxDepth)
         break
       default:
-        if (key instanceof Uint8Array) this.#binary(key)
+        if (key instanceof Uint8Array) this.#carried(key)
         else
           fail(
             "InvalidKey",
@@ -452,9 +452,14 @@ export class Encoder {
   }
 
   #binary(bytes: Uint8Array): void {
-    const n = bytes.length
     const reference = this.#placed(bytes)
-    if (reference !== undefined) return this.#serial(reference, 0)
+    if (reference === undefined) this.#carried(bytes)
+    else this.#serial(reference, 0)
+  }
+
+  /** Bytes that are in the message itself, as those of a key have to be. */
+  #carried(bytes: Uint8Array): void {
+    const n = bytes.length
     this.#tooLong(n)
     this.room(5)
     if (n < 0x100) {

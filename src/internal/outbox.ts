@@ -18,11 +18,12 @@ const owedKinds: ReadonlySet<number> = new Set([
   Envelope.Kind.Fail,
   Envelope.Kind.Die,
   Envelope.Kind.Interrupted,
-  Envelope.Kind.Pong,
-  Envelope.Kind.Free
+  Envelope.Kind.Pong
 ])
 /** How many of them may wait to be written: a worker that asks for more and does not read is given up. */
 const maxOwedFrames = 16_384
+/** The same of those that give memory back: one frame may refer to 65,535 values. */
+const maxOwedFrees = 16 * maxOwedFrames
 
 export interface Options<Call> {
   /** How many requests that were withdrawn may be kept. */
@@ -58,6 +59,7 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
   let encodedPosted = 0
   /** Posted frames that the worker asked for. */
   let owed = 0
+  let owedFrees = 0
   let stopped = false
   /** Writes bytes; nothing before there is a writer. */
   let send: ((bytes: Uint8Array) => Fiber.Fiber<void, Socket.SocketError>) | undefined
@@ -107,7 +109,7 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
       encodePosted(posted[encodedPosted++]!)
       if (frames.size >= batchBytes) return true
     }
-    posted.length = encodedPosted = owed = 0
+    posted.length = encodedPosted = owed = owedFrees = 0
     while (encoded < requests.length) {
       encode(requests[encoded++]!)
       if (frames.size >= batchBytes) return true
@@ -140,6 +142,7 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
     post: (frame) => {
       if (stopped) return
       if (owedKinds.has(frame.kind) && ++owed > maxOwedFrames) return onFlood()
+      if (frame.kind === Envelope.Kind.Free && ++owedFrees > maxOwedFrees) return onFlood()
       posted.push(frame)
       schedule()
     },

@@ -46,7 +46,6 @@ export class Regions {
     const region = this.#fitting(size) ?? this.#make(size)
     if (region === undefined) return undefined
     const more = Math.max(0, size - region.touched)
-    if (this.#touched + more > this.#limit) return undefined
     this.#touched += more
     region.touched += more
     region.uses = 1
@@ -55,9 +54,10 @@ export class Regions {
   }
 
   #fitting(size: number): Region | undefined {
+    const room = this.#limit - this.#touched
     let best: Region | undefined
     for (const region of this.#regions) {
-      if (region.uses > 0 || region.capacity < size) continue
+      if (region.uses > 0 || region.capacity < size || size - region.touched > room) continue
       if (best === undefined || region.capacity < best.capacity) best = region
     }
     return best
@@ -93,6 +93,12 @@ export class Regions {
     if (region.uses === 0) return false
     if (--region.uses === 0) this.#used--
     return true
+  }
+
+  /** The memory of a region that is not in use has been given back. */
+  forget(region: Region): void {
+    this.#touched -= region.touched
+    region.touched = 0
   }
 
   /** The file has been emptied: no region has memory. None may be in use. */

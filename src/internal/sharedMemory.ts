@@ -6,7 +6,7 @@
  */
 import type { Commons } from "./commons.ts"
 import * as MemoryFile from "./memoryFile.ts"
-import { fail, littleEndian } from "./msgpack.ts"
+import { CodecError, fail, littleEndian } from "./msgpack.ts"
 import { type Region, Regions } from "./regions.ts"
 
 /** How shared memory is used. */
@@ -54,6 +54,8 @@ interface Claim {
   readonly region: number
   readonly offset: number
   readonly length: number
+  /** Whether the bytes are a copy. */
+  readonly isCopied: boolean
   readonly bytes: () => Uint8Array<ArrayBuffer>
   readonly release: () => void
 }
@@ -65,12 +67,27 @@ const forgotten = new FinalizationRegistry<Claims>((claims) => claims.release())
 class Claims {
   readonly bySerial = new Map<number, Claim>()
   fault: string | undefined
+  readonly #capacity: number
+  #copied = 0
+
+  constructor(capacity: number) {
+    this.#capacity = capacity
+  }
+
+  /** A value may be there as often as a message likes, and each time is a copy. */
+  bytesOf(claim: Claim): Uint8Array<ArrayBuffer> {
+    if (claim.isCopied) this.#copied += claim.length
+    return this.#copied <= this.#capacity ? claim.bytes() : tooMuch(this.#copied, this.#capacity)
+  }
 
   release(): void {
     for (const { release } of this.bySerial.values()) release()
     this.bySerial.clear()
   }
 }
+
+const tooMuch = (bytes: number, capacity: number): never =>
+  fail("InvalidReference", `a message with ${bytes} bytes in shared memory, more than the ${capacity} of its capacity`)
 
 class LentClaims implements Lent {
   readonly #claims: Claims
@@ -90,8 +107,9 @@ class LentClaims implements Lent {
       )
     }
     try {
-      return claim.bytes()
+      return this.#claims.bytesOf(claim)
     } catch (error) {
+      if (error instanceof CodecError) throw error
       return fail("InvalidReference", `${claim.length} bytes of shared memory cannot be read: ${String(error)}`)
     }
   }
@@ -158,6 +176,7 @@ export class SharedMemory implements Places {
 
   /** The process is gone. */
   close(): void {
+    if (this.#closed) return
     this.#closed = true
     clearTimeout(this.#idle)
     for (const [region, uses] of this.#common) {
@@ -185,8 +204,9 @@ export class SharedMemory implements Places {
         at += piece.length
       }
     } catch {
-      // Full: the message carries the value.
+      // Full: the message carries the value, and what was written of it is not in the way of others.
       this.#free(region)
+      this.#empty()
       return undefined
     }
     return this.#reference(region, region.start, byteLength)
@@ -246,24 +266,19 @@ export class SharedMemory implements Places {
 
   /** Takes what a frame that arrived refers to: `table` is a list of references. */
   claim(table: Uint8Array): Lent {
-    const claims = new Claims()
+    const claims = new Claims(this.settings.capacity)
     const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
-    let total = 0
     for (let at = 0; at + referenceSize <= table.length; at += referenceSize) {
       const serial = view.getUint32(at, true)
       const number = view.getUint32(at + 4, true)
       const offset = Number(view.getBigUint64(at + 16, true))
       const length = Number(view.getBigUint64(at + 24, true))
-      total += length
       const claim = this.#claim(number, offset, length)
       if (claim === undefined) claims.fault = `a reference to shared memory that is not there (region ${number})`
       else if (claims.bySerial.has(serial)) {
         claim.release()
         claims.fault = `two references with the serial ${serial}`
       } else claims.bySerial.set(serial, claim)
-    }
-    if (total > this.settings.capacity) {
-      claims.fault = `a message with ${total} bytes in shared memory, more than the ${this.settings.capacity} of its capacity`
     }
     return new LentClaims(claims)
   }
@@ -273,7 +288,7 @@ export class SharedMemory implements Places {
     if (Math.floor(region / 2 ** 30) === workerFile) {
       this.#held++
       const bytes = () => this.#read(this.#worker, offset, length)
-      return { region, offset, length, bytes, release: () => this.#release(() => this.onFree(region)) }
+      return { region, offset, length, isCopied: true, bytes, release: () => this.#release(() => this.onFree(region)) }
     }
     const own = this.#regions.get(region)
     if (own !== undefined) {
@@ -281,7 +296,7 @@ export class SharedMemory implements Places {
       this.#held++
       this.#regions.use(own)
       const bytes = () => this.#read(this.#host, offset, length)
-      return { region, offset, length, bytes, release: () => this.#release(() => this.#free(own)) }
+      return { region, offset, length, isCopied: true, bytes, release: () => this.#release(() => this.#free(own)) }
     }
     const commons = this.#commons
     const common = commons?.get(region)
@@ -290,7 +305,7 @@ export class SharedMemory implements Places {
     }
     commons.use(common)
     const bytes = () => commons.view(common, offset, length)
-    return { region, offset, length, bytes, release: () => commons.free(common) }
+    return { region, offset, length, isCopied: false, bytes, release: () => commons.free(common) }
   }
 
   #release(then: () => void): void {

@@ -133,7 +133,9 @@ const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Op
 
 const warmUp = (connection: Connection.Connection, { input, method }: WarmUp): Effect.Effect<void, SynapseError> =>
   Effect.flatMap(connection.call({ method, payload: input }), (frame) =>
-    frame.kind === Envelope.Kind.Success ? Effect.void : failureOfFrame(frame, method, undefined)
+    frame.kind === Envelope.Kind.Success
+      ? Effect.sync(() => Envelope.discard(frame))
+      : failureOfFrame(frame, method, undefined)
   ).pipe(
     Effect.mapError(
       (error) =>

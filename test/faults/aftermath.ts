@@ -107,6 +107,8 @@ const holdings = (): Holdings => ({
   resources: process.getActiveResourcesInfo()
 })
 
+const namesOfMemory = () => readdirSync("/dev/shm").filter((name) => name.startsWith("synapse"))
+
 /** What there is now and was not before. */
 const surplus = (now: ReadonlyArray<string>, before: ReadonlyArray<string>): ReadonlyArray<string> => {
   const known = [...before]
@@ -232,6 +234,7 @@ const enter = (memoryMiB: number, onTaken: (mebibytes: number) => void): Effect.
           )
           assert.deepStrictEqual(before.rejections, [], "promises that were rejected unnoticed")
           assert.deepStrictEqual(readdirSync(before.temporary), [], "temporary files that are left")
+          assert.deepStrictEqual(namesOfMemory(), [], "files of memory that are left")
           onTaken(await givesBack(before.memory, memoryMiB))
         }).pipe(Effect.ensuring(Effect.sync(before.restore)))
     ),

@@ -70,6 +70,7 @@ describe("bytes that are no frames end the worker", () => {
   broken("zero-length", /length 0/)
   broken("trailing-control", /Log|trailing/i, {})
   broken("over-credit", /one value was asked/, {})
+  broken("memory-cut", /references to shared memory that are not whole/)
 
   row("print-on-fd3", { quick: true }, ({ run }) =>
     run(
@@ -90,7 +91,9 @@ describe("a value that cannot be had fails its own call", () => {
     ["trailing", /follow/],
     ["nesting", /128|deep|nest/i],
     ["array32", /./],
-    ["empty-maps", /./]
+    ["empty-maps", /./],
+    ["memory-lies", /more than the 1073741824 of its capacity/],
+    ["memory-shrinks", /536870912 bytes of shared memory cannot be read/]
   ] as const) {
     row(name, { quick: true, memoryMiB: name === "empty-maps" ? 150 : 20 }, ({ run }) =>
       run(

@@ -1,7 +1,7 @@
 /** Workers that die, and programs that do. */
 import { existsSync } from "node:fs"
 import { assert, describe } from "@effect/vitest"
-import { Effect, Fiber, Schema } from "effect"
+import { Effect, Fiber, Result, Schema } from "effect"
 import { Synapse } from "effect-synapse"
 import type { WorkerExited } from "../../src/SynapseError.ts"
 import { reasonOf, upTo } from "../fixtures/dialogue.ts"
@@ -49,6 +49,28 @@ const killsBusy = ({ path, see }: { readonly path: (name: string) => string; rea
     assert.notStrictEqual(yield* pid, before)
   })
 
+/** Values are on their way in both directions, and some are answered already, whenever it dies. */
+const killsUsingMemory = (see: () => unknown) =>
+  Effect.gen(function* () {
+    const value = new Uint8Array(700_000).fill(7)
+    const once = Effect.map(Effect.result(call("echo_async", { value })), (result) => {
+      if (Result.isFailure(result)) return result.failure.reason._tag
+      assert.deepStrictEqual(result.success, { value })
+      return "value"
+    })
+    const ends = new Set<string>()
+    for (const n of upTo(6)) {
+      const before = yield* pid
+      const using = yield* Effect.forEach(upTo(4), () => Effect.forkChild(Effect.replicateEffect(once, 8)))
+      yield* Effect.repeat(once, { times: n % 3 })
+      see()
+      process.kill(before, "SIGKILL")
+      for (const fiber of using) for (const end of yield* Fiber.join(fiber)) ends.add(end)
+      assert.notStrictEqual(yield* pid, before)
+    }
+    assert.includeMembers(["WorkerExited", "value"], [...ends])
+  })
+
 describe("a worker", () => {
   row("sigkill-idle", { quick: true }, ({ run }) =>
     run(
@@ -64,6 +86,9 @@ describe("a worker", () => {
     )
   )
   row("sigkill-busy", { quick: true }, (world) => world.run({}, killsBusy(world)))
+  row("sigkill-using-memory", { quick: true, memoryMiB: 60 }, ({ run, see }) =>
+    run({ sharedMemory: { threshold: 1024, capacityMiB: 8 }, restart: { backoff: 0, max: 100 } }, killsUsingMemory(see))
+  )
   crashes("segfault", ["segfault", "segfault-in-thread"], { quick: true }, "segfault", "SIGSEGV")
   crashes("abort", ["abort"], {}, "crash", "SIGABRT")
   crashes("bus", ["bus"], {}, "crash", "SIGBUS")

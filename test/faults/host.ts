@@ -5,6 +5,7 @@ import { isMainThread, Worker } from "node:worker_threads"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, ManagedRuntime, Schedule, Schema } from "effect"
 import * as Synapse from "../../src/Synapse.ts"
+import { memory } from "../fixtures/modules.ts"
 
 const [mode, path] = process.argv.slice(2)
 
@@ -64,7 +65,20 @@ const failing = Effect.gen(function* () {
   yield* Console.log(yield* start)
 })
 
-if (mode === "emfile") {
+/** Large values come and go, whatever there is of shared memory; tells how large the last ones were. */
+const large = Effect.gen(function* () {
+  const sizes: Array<number> = []
+  for (const length of [300_000, 20_000, 300_000]) {
+    const value = new Float64Array(length).fill(0.5)
+    const copied = yield* Synapse.call(Schema.Unknown, value, { method: "copied" })
+    sizes.push((copied as Float64Array).filter((element) => element === 0.5).length)
+  }
+  yield* Console.log(sizes.join(" "))
+}).pipe(Effect.provide(Synapse.layer({ ...options, directory: memory.directory })))
+
+if (mode === "memory") {
+  NodeRuntime.runMain(large)
+} else if (mode === "emfile") {
   NodeRuntime.runMain(replaced)
 } else if (mode === "emfile-start") {
   NodeRuntime.runMain(failing)

@@ -3,11 +3,12 @@ import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { assert, describe } from "@effect/vitest"
+import { assert, beforeAll, describe } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { Synapse } from "effect-synapse"
 import * as ControlGroup from "../../src/internal/controlGroup.ts"
 import { reasonOf } from "../fixtures/dialogue.ts"
+import { memory } from "../fixtures/modules.ts"
 import { isAlive } from "../fixtures/processes.ts"
 import { call, pid, row } from "./aftermath.ts"
 import * as Program from "./program.ts"
@@ -95,6 +96,70 @@ describe("a worker", () => {
       })
     )
   )
+})
+
+describe("shared memory", () => {
+  const { directory, sharedMemory } = memory
+
+  // Its environment is made before anything is measured.
+  beforeAll(() => Effect.runPromise(Effect.provide(Effect.asVoid(pid), Synapse.layer(memory))))
+
+  row("memory-full", { quick: true, memoryMiB: 80 }, ({ run }) =>
+    run(
+      { directory, sharedMemory },
+      Effect.gen(function* () {
+        const before = yield* pid
+        const value = new Float64Array(300_000).fill(0.5)
+        for (const _ of [1, 2, 3]) {
+          assert.deepStrictEqual(yield* call("copied", value), value)
+          assert.strictEqual(
+            (yield* reasonOf(call("copied", new Uint8Array(20 * 2 ** 20)), "FrameTooLarge")).side,
+            "typescript"
+          )
+          assert.strictEqual((yield* reasonOf(call("numbers", { count: 3_000_000 }), "FrameTooLarge")).side, "python")
+        }
+        assert.strictEqual(yield* pid, before)
+      })
+    )
+  )
+
+  row("memory-retained", { quick: true }, ({ run }) =>
+    run(
+      { directory, sharedMemory, maxFrameSize: memory.maxFrameSize },
+      Effect.gen(function* () {
+        const value = new Float64Array(50_000).fill(0.5)
+        for (const _ of [1, 2, 3]) {
+          yield* call("keep", value)
+          yield* call("keep", value)
+          yield* reasonOf(call("keep", value), "FrameTooLarge")
+          assert.deepStrictEqual(yield* call("look"), [25_000, 25_000])
+          yield* call("drop")
+          yield* Effect.retry(call("copied", value), { while: ({ reason }) => reason._tag === "FrameTooLarge" })
+        }
+      })
+    )
+  )
+})
+
+describe("a machine whose shared memory", () => {
+  /** The program sees another `/dev/shm`. */
+  const under = (options: string) => [
+    ...["unshare", "--mount", "sh", "-c"],
+    ...[`mount -t tmpfs -o ${options} tmpfs /dev/shm && exec "$@"`, "sh"]
+  ]
+  for (const [name, options] of [
+    ["shm-full", "size=1m"],
+    ["shm-missing", "ro"]
+  ] as const) {
+    row(name, { unless: !canMount() && "no right to mount" }, ({ path, see }) =>
+      Effect.gen(function* () {
+        const program = yield* Program.start(path(""), ["memory"], under(options))
+        see()
+        assert.strictEqual(yield* program.end, 0, program.output())
+        assert.match(program.output(), /300000 20000 300000\n$/)
+      })
+    )
+  }
 })
 
 describe("this side", () => {

@@ -2,6 +2,7 @@
  * Sessions of a worker that nobody should trust, and what must hold of the host whatever such a worker sends: each call and
  * stream ends once, with a value or a typed error, nothing is open afterwards, and the answers owed are in proportion.
  */
+import { ftruncateSync } from "node:fs"
 import { setImmediate } from "node:timers/promises"
 import { Cause, Effect, Exit, Fiber, Schema, Stream } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
@@ -12,6 +13,7 @@ import { type Calls, makeCall } from "../../src/internal/call.ts"
 import { closed } from "../../src/internal/connectionEnd.ts"
 import { useOf } from "../../src/internal/dispatcher.ts"
 import * as Serving from "../../src/internal/serving.ts"
+import { SharedMemory } from "../../src/internal/sharedMemory.ts"
 import { makeStream } from "../../src/internal/streaming.ts"
 import { makeAcquire } from "../../src/RemoteObject.ts"
 import * as Synapse from "../../src/Synapse.ts"
@@ -160,7 +162,7 @@ const reasons = [
 /** A frame that is well-formed as a frame, and whose contents may be anything. */
 const generated = (random: Random): Buffer => {
   const id = random.chance(0.9) ? random.pick(ids) : random.below(2 ** 32)
-  switch (random.below(12)) {
+  switch (random.below(14)) {
     case 0:
       return frame(random.pick(kinds), id)
     case 1:
@@ -199,6 +201,9 @@ const generated = (random: Random): Buffer => {
       return frame(Kind.Success, id, { handle: random.pick([0, 1, 9, -1, 2 ** 32, "x"]), type: "a.B" })
     case 10:
       return rawFrame(random.chance(0.8) ? random.pick(kinds) : random.below(256), id, soup(random, 6), soup(random))
+    case 11:
+    case 12:
+      return referring(random, id)
     default:
       return rawFrame(
         random.pick(kinds),
@@ -207,6 +212,30 @@ const generated = (random: Random): Buffer => {
         soup(random)
       )
   }
+}
+
+const regions = [0, 1, 2 ** 30, 2 ** 30 + 1, 2 ** 31, 2 ** 32 - 1]
+const places = [0n, 1n, 65_535n, 65_536n, 100_000n, 2n ** 32n, 2n ** 53n, 2n ** 60n, 2n ** 64n - 1n]
+const dtypes = [0, 1, 2, 11, 99]
+
+/** A frame whose values lie in shared memory, if its references are true. */
+const referring = (random: Random, id: number): Buffer => {
+  const serial = () => (random.chance(0.8) ? random.below(3) : random.below(2 ** 32))
+  const head = () => (random.chance(0.5) ? [] : [random.pick(dtypes), 1, random.below(256), 0, 0, random.below(2)])
+  const values = random.times(1 + random.below(4), () => FakeWorker.shared(serial(), head()))
+  const payload = Buffer.concat(random.chance(0.6) ? [Buffer.from([0x90 | values.length]), ...values] : values)
+  const references = random.times(random.below(4), () => ({
+    serial: serial(),
+    region: random.pick(regions),
+    start: random.pick(places),
+    offset: random.pick(places),
+    length: random.chance(0.5) ? BigInt(random.below(3000)) : random.pick(places)
+  }))
+  const kind = random.chance(0.8)
+    ? random.pick([Kind.Success, Kind.Fail, Kind.Chunk, Kind.Die, Kind.Request, Kind.Free])
+    : random.pick(kinds)
+  const meta = kind === Kind.Request ? encode({ method: random.pick(["nameOf", "nope"]), call: 1 }) : undefined
+  return FakeWorker.frameWith(kind, id, payload, references, meta)
 }
 
 /** Changes some of the frames. The first is mostly left alone: without it there is no session. */
@@ -321,6 +350,11 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
   const outer = yield* Effect.scope
   const worker = yield* FakeWorker.make
   const served = yield* hostFunctions.serve
+  const memory = yield* Effect.acquireRelease(
+    Effect.sync(() => SharedMemory.open({ threshold: 1024, capacity: 2 ** 20 }, undefined)!),
+    (memory) => Effect.sync(() => memory.close())
+  )
+  ftruncateSync(memory.descriptors[1]!, 100_000)
   let serving: Serving.Serving | undefined
   let logs = 0
   let malformed: unknown
@@ -334,6 +368,7 @@ const host = Effect.fnUntraced(function* ({ ending, pauses, writes }: Session) {
         graceMillis: 0,
         cancelGraceMillis: 2,
         evaluate: false,
+        memory,
         serve: (post, owner) =>
           Effect.tap(
             Serving.make({ owner, post, host: served, maxOpen: 8, maxFrameSize: Envelope.defaultMaxFrameSize }),

@@ -184,6 +184,7 @@ class Worker:
         values: list[Any] = [welcome.get(key) for key in keys]
         if not all(type(value) is int and value > 0 for value in values):
             raise ProtocolBroken("a Welcome without its settings")
+        size, concurrency, open_calls = values
         evaluate = welcome.get("evaluate")
         if evaluate is not None and not isinstance(evaluate, bool):
             raise ProtocolBroken("a Welcome whose `evaluate` is neither true nor false")
@@ -192,12 +193,12 @@ class Worker:
             raise ProtocolBroken("a Welcome whose `polling` is not a number of microseconds")
         shared = welcome.get("sharedMemory")
         return Settings(
-            values[0],
-            values[1],
-            values[2],
-            evaluate is True,
-            (polling or 0) / 1_000_000,
-            None if shared is None else _to_shared_memory(shared),
+            max_frame_size=size,
+            concurrency=concurrency,
+            max_open_calls=open_calls,
+            evaluate=evaluate is True,
+            polling_seconds=(polling or 0) / 1_000_000,
+            shared_memory=None if shared is None else _to_shared_memory(shared),
         )
 
     def _control(self, payload: Buffer) -> Any:

@@ -315,7 +315,7 @@ UNFIT = {
     "huge": lambda: [2**70],
     "surrogate": lambda: "\ud800",
     "nested": _very_nested,
-    "large": lambda: b"x" * (17 * 2**20),
+    "large": lambda: "x" * (17 * 2**20),
     "proto": lambda: {"__proto__": {"polluted": True}, "constructor": {"prototype": {"polluted": True}}},
     "text": lambda: "not a number",
 }

@@ -157,6 +157,32 @@ def proto_key(id: int) -> None:
     send(SUCCESS, id, {"__proto__": polluting, "constructor": {"prototype": polluting}, "list": [{"__proto__": polluting}]})
 
 
+def memory_lies(id: int) -> None:
+    """Answer with what lies in shared memory where there is nothing, of more bytes than there are."""
+    # The head of an array of 2**60 bytes, and where it is said to be.
+    payload = b"\xc7\x0e\x03" + struct.pack("<IBB2I", 1, 3, 2, 1 << 30, 1 << 30)
+    table = struct.pack("<IIQQQ", 1, 1 << 30, 0, 0, 1 << 60) + struct.pack("<H", 1)
+    length = 8 + len(payload) + len(table)
+    host.sendall(struct.pack("<IBBHI", length, SUCCESS, 1, 0, id) + payload + table)
+
+
+def memory_shrinks(id: int) -> None:
+    """Give the file of the worker a size of gigabytes, refer to all of it, and take it away."""
+    os.ftruncate(7, 1 << 31)
+    table = struct.pack("<IIQQQ", 1, 1 << 30, 0, 0, 1 << 29) + struct.pack("<H", 1)
+    payload = b"\xd6\x03" + struct.pack("<I", 1)
+    os.ftruncate(7, 1 << 20)
+    length = 8 + len(payload) + len(table)
+    host.sendall(struct.pack("<IBBHI", length, SUCCESS, 1, 0, id) + payload + table)
+
+
+def memory_cut(id: int) -> None:
+    """Say that there are more references than the frame has."""
+    payload = b"\xd6\x03" + struct.pack("<I", 1)
+    host.sendall(struct.pack("<IBBHI", 8 + len(payload) + 2, SUCCESS, 1, 0, id) + payload + struct.pack("<H", 9))
+    wait_for_the_end()
+
+
 def slow_drip(id: int) -> None:
     for byte in frame(SUCCESS, id, "x" * 20):
         host.sendall(bytes([byte]))

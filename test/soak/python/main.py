@@ -123,7 +123,7 @@ UNFIT = {
     "key": lambda: {(1, 2): "a"},
     "huge": lambda: [2**70],
     "surrogate": lambda: "\ud800",
-    "large": lambda: b"x" * (5 * 2**20),
+    "large": lambda: "x" * (5 * 2**20),
     "text": lambda: "not a number",
 }
 
