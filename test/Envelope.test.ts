@@ -332,12 +332,12 @@ describe("a frame that refers to shared memory", () => {
     const dropped: Array<number> = []
     const places: Places = {
       threshold,
-      place: (bytes): Reference | undefined => {
+      place: (pieces, length): Reference | undefined => {
         if (placed.size >= most) return undefined
         const serial = placed.size + 1
-        placed.set(serial, Uint8Array.from(bytes))
+        placed.set(serial, Buffer.concat(pieces))
         const region = { number: 2 ** 30 + serial, start: serial * 65_536, capacity: 65_536, uses: 1, touched: 0 }
-        return { serial, region, offset: region.start + 5, length: bytes.length }
+        return { serial, region, offset: region.start + 5, length }
       },
       refer: () => undefined,
       drop: ({ serial }) => dropped.push(serial)
