@@ -239,16 +239,17 @@ describe("a call that may have run, and is sent again", () => {
   it.effect("and then waits in vain, says that it may have run", () =>
     Effect.gen(function* () {
       let calls = 0
-      const stub: Pick<Connection.Connection, "begin"> = {
-        begin: (request, resume) => {
+      const stub: Pick<Connection.Connection, "open"> = {
+        open: (request, ended) => {
           request.onSent?.()
-          resume(exited)
+          ended(Effect.runSyncExit(exited), undefined)
           return undefined
         }
       }
-      const use: WorkerPool["use"] = (method, begin) =>
-        ++calls > 1 ? Effect.never : useOf(stub as Connection.Connection)(method, begin)
-      const call = makeCall({ use, enter: () => {}, callTimeout: undefined })
+      const enter: WorkerPool["enter"] = (entry) => {
+        if (++calls === 1) entry.begin(stub as Connection.Connection, undefined)
+      }
+      const call = makeCall({ use: () => Effect.never, enter, callTimeout: undefined })
       const fiber = yield* Effect.forkChild(
         Effect.flip(call(Schema.String, 1, { idempotent: true, queueTimeout: "1 second", totalTimeout: "1 minute" }))
       )

@@ -78,12 +78,25 @@ export class Budget {
     return Math.min(maxTimeout, this.#begun + totalTimeout - this.#clock.currentTimeMillisUnsafe())
   }
 
+  get isOver(): boolean {
+    return this.endsAt <= this.#clock.currentTimeMillisUnsafe()
+  }
+
+  /** When the first of the budgets is used up, as things stand. */
+  get endsAt(): number {
+    const { maxTimeout, queueTimeout, timeout, totalTimeout } = this.#millis
+    const total = this.#begun + totalTimeout
+    if (this.#sentAt !== undefined) return Math.min(total, this.#runsFrom + timeout, this.#sentAt + maxTimeout)
+    // What has no time to run is never sent.
+    return timeout > 0 && maxTimeout > 0 ? Math.min(total, this.#queuedAt + queueTimeout) : this.#queuedAt
+  }
+
   /** Fails with `CallTimeout` when a budget is used up before `self` is done. */
   limit<A, E, R>(self: Effect.Effect<A, E, R>, method: string): Effect.Effect<A, E | SynapseError, R> {
     return Effect.raceFirst(self, this.#timer(method))
   }
 
-  /** The error of a call of which Python saw the deadline pass. */
+  /** The error of a call whose budget is used up, or of which Python saw the deadline pass. */
   expired(method: string): SynapseError {
     const [, option] = this.#firstOf(this.#bounds())
     return this.#error(option, method)

@@ -15,6 +15,7 @@ import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { Begin, WorkerPool } from "../WorkerPool.ts"
 import { answerOf, isRejected, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
+import { Deadlines, type Timed } from "./deadlines.ts"
 import { Entry } from "./dispatcher.ts"
 import * as InputStreams from "./inputStreams.ts"
 import { listen } from "./progress.ts"
@@ -234,7 +235,7 @@ export const makeCall =
   (calls: Calls): Runtime["call"] =>
   (schema, input, options) => {
     const answer = answerOf(schema, options?.method ?? "main", options?.parseJson ?? false, calls.type)
-    if (!isPlain(calls, options)) return Effect.flatMap(exchange(calls, input, options, {}), answer) as never
+    if (!isPlain(options)) return Effect.flatMap(exchange(calls, input, options, {}), answer) as never
     return Effect.callback<unknown, SynapseError, unknown>((resume) => {
       const call = new PlainCall(calls, Fiber.getCurrent()!, input, options, answer, resume)
       call.enter(false)
@@ -242,11 +243,10 @@ export const makeCall =
     }) as never
   }
 
-/** Whether a call has no time-outs, no progress and an input that is encoded: most have. */
-const isPlain = <I, R>(calls: Calls, options: CallOptions<I, R> | undefined): boolean =>
-  calls.callTimeout === undefined &&
-  (options === undefined ||
-    (options.payload === undefined && options.progress === undefined && !Budget.isBounded(options)))
+/** Whether a call has no progress, which may extend its time, and an input that is encoded: most have. */
+const isPlain = <I, R>(options: CallOptions<I, R> | undefined): boolean =>
+  options === undefined ||
+  (options.payload === undefined && options.progress === undefined && options.maxTimeout === undefined)
 
 type Answer = (frame: Envelope.Frame) => Effect.Effect<unknown, SynapseError, unknown>
 
@@ -254,7 +254,7 @@ type Answer = (frame: Envelope.Frame) => Effect.Effect<unknown, SynapseError, un
  * A call as an {@link Exchange} makes it, without what few calls ask for: one object from its caller to its answer, because
  * what a call that waits among thousands costs is to come back to all that it has.
  */
-class PlainCall extends Entry implements Request {
+class PlainCall extends Entry implements Request, Timed {
   readonly method: string
   readonly affinity: string | undefined
   readonly payload: unknown
@@ -262,8 +262,14 @@ class PlainCall extends Entry implements Request {
   readonly trace: string | undefined
   readonly target: number | undefined
   readonly replace: boolean
+  readonly timeLeft: Request["timeLeft"]
+  readonly onSent: Request["onSent"]
   parent: number | undefined
+  deadline = Number.POSITIVE_INFINITY
+  place = -1
   readonly #calls: Calls
+  readonly #budget: Budget | undefined
+  readonly #deadlines: Deadlines | undefined
   readonly #fiber: Fiber.Fiber<unknown, unknown>
   readonly #current: Served | undefined
   readonly #idempotent: boolean
@@ -293,7 +299,17 @@ class PlainCall extends Entry implements Request {
     this.trace = traceparent(fiber.cache.span)
     this.target = calls.target
     this.replace = options?.onCancel === "replace"
+    const budget = budgetOf(fiber, options, calls.callTimeout)
+    this.timeLeft = budget && (() => budget.timeLeft())
+    this.onSent =
+      budget &&
+      (() => {
+        budget.sent()
+        this.#deadlines!.set(this, budget.endsAt)
+      })
     this.#calls = calls
+    this.#budget = budget
+    this.#deadlines = budget && Deadlines.of(fiber.getRef(Clock.Clock))
     this.#fiber = fiber
     this.#current = fiber.getRef(CurrentRequest)
     this.#idempotent = options?.idempotent ?? false
@@ -302,7 +318,29 @@ class PlainCall extends Entry implements Request {
   }
 
   enter(returned: boolean): void {
+    const budget = this.#budget
+    if (budget !== undefined) {
+      if (budget.isOver) return this.expire()
+      this.#deadlines!.set(this, budget.endsAt)
+    }
     this.#calls.enter(this, this.#current, returned)
+  }
+
+  readonly expire = (): void => {
+    // What is given up may say how far it got.
+    const error = this.#budget!.expired(this.method)
+    this.giveUp()
+    this.#end(Effect.fail(error))
+  }
+
+  override giveUp(): void {
+    this.#deadlines?.clear(this)
+    super.giveUp()
+  }
+
+  #end(end: ReturnType<Answer>): void {
+    this.#deadlines?.clear(this)
+    this.#resume(end)
   }
 
   begin(connection: Connection, spend: (() => void) | undefined): void {
@@ -315,11 +353,13 @@ class PlainCall extends Entry implements Request {
   }
 
   fail(error: SynapseError): void {
-    this.#resume(Effect.fail(error))
+    this.#end(Effect.fail(error))
   }
 
   protected cancel(): void {
-    this.#cancel?.()
+    const cancel = this.#cancel
+    this.#cancel = undefined
+    cancel?.()
     this.#spent()
   }
 
@@ -341,13 +381,17 @@ class PlainCall extends Entry implements Request {
     if (Exit.isFailure(exit)) return this.#failed(exit)
     const frame = exit.value
     if (frame.kind === Envelope.Kind.Die && this.#isSentAgain(frame)) return
+    // Python saw the deadline pass before this side did.
+    if (frame.kind === Envelope.Kind.Interrupted && this.#budget !== undefined) {
+      return this.fail(this.#budget.expired(this.method))
+    }
     // Decoded by its caller.
-    this.#resume(Effect.suspend(() => this.#answer(frame)))
+    this.#end(Effect.suspend(() => this.#answer(frame)))
   }
 
   #failed({ cause }: Exit.Failure<unknown, SynapseError>): void {
     const found = Cause.findErrorOption(cause)
-    if (Option.isNone(found)) return this.#resume(Effect.failCause(cause))
+    if (Option.isNone(found)) return this.#end(Effect.failCause(cause))
     const error = found.value
     if (this.target !== undefined || !maySendAgain(error, this.#idempotent, this.#attempt)) {
       return this.fail(this.#lost === undefined || error.delivery === "unknown" ? error : this.#lost)
@@ -367,6 +411,7 @@ class PlainCall extends Entry implements Request {
 
   #again(attempt: number): void {
     this.#attempt = attempt
+    this.#budget?.queued(this.#lost !== undefined)
     this.enter(true)
   }
 }

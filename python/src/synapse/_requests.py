@@ -55,8 +55,8 @@ class Requests:
         self._answers = answers
         self._calls = calls
         self._channel = channel
-        # Meta that says nothing but the method: the same bytes each time.
-        self._routes: dict[bytes, Handler] = {}
+        # Meta that says nothing but the method and how long it may take: mostly the same bytes.
+        self._routes: dict[bytes, tuple[Handler, float | None]] = {}
         self.max_open_calls = 1
         # Where the host allows it.
         self.evaluate: Handler | None = None
@@ -72,9 +72,12 @@ class Requests:
         """
         if id in self._calls:
             raise ProtocolBroken(f"a second Request with the id {id} of an open call")
-        handler = self._routes.get(meta)
-        if handler is not None and not draining and len(self._calls) < self.max_open_calls:
+        route = self._routes.get(meta)
+        if route is not None and not draining and len(self._calls) < self.max_open_calls:
+            handler, seconds = route
             call = self._calls[id] = Call(id, handler, payload)
+            if seconds is not None:
+                call.deadline = time.monotonic() + seconds
             return call
         return self._accept_parsed(id, meta, payload, draining)
 
@@ -106,10 +109,12 @@ class Requests:
             call.deadline = time.monotonic() + deadline / 1000
         call.trace = meta.get("trace")
         call.headers = meta.get("headers")
-        if len(meta) > 1:
+        if meta.keys() <= _ROUTED:
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[data] = (handler, None if deadline is None else deadline / 1000)
+        else:
             self._add(call, meta, granted)
-        elif len(self._routes) < _MAX_ROUTES:
-            self._routes[data] = handler
         if isinstance(handler, Remote):
             handler.begin()
         self._calls[id] = call
@@ -180,6 +185,7 @@ def _other_way(handler: Handler) -> str:
     return f"`{handler.name}` returns one value and does not stream: call it with `Synapse.call`"
 
 
+_ROUTED: Final = frozenset(("method", "deadline"))
 _FIELDS: Final[dict[str, Any]] = {
     "deadline": (int, float),
     "trace": str,
