@@ -157,7 +157,7 @@ class Soak {
       cancelGrace: "500 millis",
       limits: { memoryMiB: 400 },
       env: { SYNAPSE_SOAK: mark, SYNAPSE_SOAK_LEDGER: this.ledger.file },
-      ...(rejecting && { queue: { whenFull: "reject", capacity: random.below(callers) } }),
+      ...(rejecting && { queue: { whenFull: "reject", capacity: 1 + random.below(callers) } }),
       ...(this.#hasFaults && {
         heartbeat: { interval: "1 second", misses: 2 },
         recycle: { afterCalls: random.pick([500, 3000]), afterAge: random.pick(["5 seconds", "1 minute"] as const) },
