@@ -1,6 +1,6 @@
 /** A call as its caller sees it, over a pool that answers as it is told. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Schema, Stream } from "effect"
+import { Deferred, Effect, Fiber, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type * as Connection from "../src/Connection.ts"
 import * as Envelope from "../src/Envelope.ts"
@@ -235,6 +235,48 @@ describe("a call that may have run, and is sent again", () => {
       })
     )
   }
+
+  it.effect("and then is refused by everybody, says that it may have run", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const stub: Pick<Connection.Connection, "open"> = {
+        open: (_, ended) => {
+          ended(Effect.runSyncExit(exited), undefined)
+          return undefined
+        }
+      }
+      const enter: WorkerPool["enter"] = (entry) => {
+        if (++calls === 1) entry.begin(stub as Connection.Connection, undefined)
+        else entry.fail(new SynapseError({ reason: new Closed({ delivery: "notSent" }) }))
+      }
+      const call = makeCall({ use: () => Effect.never, enter, callTimeout: undefined })
+      const { delivery, reason } = yield* Effect.flip(call(Schema.String, 1, { idempotent: true }))
+      assert.deepStrictEqual([reason._tag, delivery], ["WorkerExited", "unknown"])
+    })
+  )
+
+  it.effect("is not when its caller has gone meanwhile", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const closing = Deferred.makeUnsafe<void>()
+      const stub: Pick<Connection.Connection, "open"> = {
+        open: (_, ended) => {
+          ended(Effect.runSyncExit(exited), Deferred.await(closing))
+          return undefined
+        }
+      }
+      const enter: WorkerPool["enter"] = (entry) => {
+        calls++
+        entry.begin(stub as Connection.Connection, undefined)
+      }
+      const call = makeCall({ use: () => Effect.never, enter, callTimeout: undefined })
+      const fiber = yield* Effect.forkChild(call(Schema.String, 1, { idempotent: true }), { startImmediately: true })
+      yield* Fiber.interrupt(fiber)
+      yield* Deferred.succeed(closing, undefined)
+      yield* Effect.yieldNow
+      assert.strictEqual(calls, 1)
+    })
+  )
 
   it.effect("and then waits in vain, says that it may have run", () =>
     Effect.gen(function* () {

@@ -29,6 +29,13 @@ describe("the table of calls", () => {
     )
   })
 
+  it("shows its calls in the order in which they came", () => {
+    const table = new CallTable<Call>()
+    for (let n = 0; n < 58; n++) table.delete(add(table))
+    const calls = addMany(table, 20)
+    assert.deepStrictEqual(table.values(), calls)
+  })
+
   it("does not give the number of a call that has ended until all others had their turn", () => {
     const table = new CallTable<Call>()
     for (let n = 1; n <= 1000; n++) {

@@ -279,6 +279,8 @@ class PlainCall extends Entry implements Request, Timed {
   #cancel: (() => void) | undefined
   #spend: (() => void) | undefined
   #attempt = 1
+  /** Nobody waits for it any more. */
+  #isOver = false
   /** As in an {@link Exchange}. */
   #lost: SynapseError | undefined
 
@@ -334,11 +336,13 @@ class PlainCall extends Entry implements Request, Timed {
   }
 
   override giveUp(): void {
+    this.#isOver = true
     this.#deadlines?.clear(this)
     super.giveUp()
   }
 
   #end(end: ReturnType<Answer>): void {
+    this.#isOver = true
     this.#deadlines?.clear(this)
     this.#resume(end)
   }
@@ -353,7 +357,7 @@ class PlainCall extends Entry implements Request, Timed {
   }
 
   fail(error: SynapseError): void {
-    this.#end(Effect.fail(error))
+    this.#end(Effect.fail(this.#lost === undefined || error.delivery === "unknown" ? error : this.#lost))
   }
 
   protected cancel(): void {
@@ -378,12 +382,16 @@ class PlainCall extends Entry implements Request, Timed {
   }
 
   #settle(exit: Exit.Exit<Envelope.Frame, SynapseError>): void {
+    if (this.#isOver) {
+      if (Exit.isSuccess(exit)) Envelope.discard(exit.value)
+      return
+    }
     if (Exit.isFailure(exit)) return this.#failed(exit)
     const frame = exit.value
     if (frame.kind === Envelope.Kind.Die && this.#isSentAgain(frame)) return
     // Python saw the deadline pass before this side did.
     if (frame.kind === Envelope.Kind.Interrupted && this.#budget !== undefined) {
-      return this.fail(this.#budget.expired(this.method))
+      return this.#end(Effect.fail(this.#budget.expired(this.method)))
     }
     // Decoded by its caller.
     this.#end(Effect.suspend(() => this.#answer(frame)))
@@ -394,7 +402,7 @@ class PlainCall extends Entry implements Request, Timed {
     if (Option.isNone(found)) return this.#end(Effect.failCause(cause))
     const error = found.value
     if (this.target !== undefined || !maySendAgain(error, this.#idempotent, this.#attempt)) {
-      return this.fail(this.#lost === undefined || error.delivery === "unknown" ? error : this.#lost)
+      return this.fail(error)
     }
     if (error.delivery === "unknown") this.#lost = error
     this.#again(this.#attempt + 1)

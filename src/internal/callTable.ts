@@ -52,9 +52,11 @@ export class CallTable<Call extends Numbered> {
     return true
   }
 
-  /** Those that are there now. */
+  /** Those that are there now, in the order in which they came. */
   values(): ReadonlyArray<Call> {
-    return this.#places.filter((call) => call !== undefined)
+    const calls = this.#places.filter((call) => call !== undefined)
+    // By how long ago their numbers were given: numbers begin anew in the end.
+    return calls.sort((a, b) => ((this.#lastId - b.id) >>> 0) - ((this.#lastId - a.id) >>> 0))
   }
 
   #placeOf(id: number): number {

@@ -51,13 +51,16 @@ export interface Outbox<Call> {
 }
 
 export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Options<Call>): Outbox<Call> => {
-  /** Those before `encoded` are in `frames`, or have left. */
   let requests: Array<Call> = []
+  let posted: Array<Outgoing> = []
+  /** What is being encoded: what was queued when all that came before had been. */
+  let roundRequests: Array<Call | undefined> = []
+  let roundPosted: Array<Outgoing | undefined> = []
+  /** How much of them has been. */
   let encoded = 0
-  let withdrawn = 0
-  const posted: Array<Outgoing> = []
   let encodedPosted = 0
-  /** Posted frames that the worker asked for. */
+  let withdrawn = 0
+  /** Frames that the worker asked for, and that wait. */
   let owed = 0
   let owedFrees = 0
   let stopped = false
@@ -101,20 +104,36 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
     else onFailure(exit as Exit.Failure<never, Socket.SocketError>)
   }
 
-  /** Encodes a batch of what is queued; `false` when nothing is. */
-  const encodeQueued = (): boolean => {
+  /** Begins another round, in which what came first goes first; `false` when nothing is queued. */
+  const beginRound = (): boolean => {
     if (posted.length === 0 && requests.length === 0) return false
+    const done = [roundPosted, roundRequests] as const
+    roundPosted = posted
+    roundRequests = requests
+    posted = done[0] as Array<Outgoing>
+    requests = done[1] as Array<Call>
+    posted.length = requests.length = encoded = encodedPosted = withdrawn = 0
+    return true
+  }
+
+  /** Encodes a batch of what is queued; `false` when nothing is. Nothing holds on to what has been encoded. */
+  const encodeQueued = (): boolean => {
+    if (encodedPosted === roundPosted.length && encoded === roundRequests.length && !beginRound()) return false
     // A welcome goes before any request, and a cancel is for a request sent before.
-    while (encodedPosted < posted.length) {
-      encodePosted(posted[encodedPosted++]!)
+    while (encodedPosted < roundPosted.length) {
+      const frame = roundPosted[encodedPosted]!
+      roundPosted[encodedPosted++] = undefined
+      if (owedKinds.has(frame.kind)) owed--
+      else if (frame.kind === Envelope.Kind.Free) owedFrees--
+      encodePosted(frame)
       if (frames.size >= batchBytes) return true
     }
-    posted.length = encodedPosted = owed = owedFrees = 0
-    while (encoded < requests.length) {
-      encode(requests[encoded++]!)
+    while (encoded < roundRequests.length) {
+      const call = roundRequests[encoded]!
+      roundRequests[encoded++] = undefined
+      encode(call)
       if (frames.size >= batchBytes) return true
     }
-    requests.length = encoded = withdrawn = 0
     return true
   }
 
@@ -136,8 +155,8 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
     },
     withdraw: () => {
       if (++withdrawn <= capacity) return
-      requests = requests.slice(encoded).filter(isWanted)
-      encoded = withdrawn = 0
+      requests = requests.filter(isWanted)
+      withdrawn = 0
     },
     post: (frame) => {
       if (stopped) return
@@ -148,7 +167,8 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
     },
     stop: () => {
       stopped = true
-      requests.length = posted.length = encoded = encodedPosted = 0
+      for (const queue of [requests, posted, roundRequests, roundPosted]) queue.length = 0
+      encoded = encodedPosted = 0
     },
     write: (writer) =>
       Effect.flatMap(Effect.context<never>(), (context) =>

@@ -191,6 +191,7 @@ def _give_up(link: Link, ask: Ask) -> None:
         link.flush()
 
 
+@shielded
 def _stream(link: Link, name: str, value: Any) -> Stream[Any]:
     call: Call | None = current_call.get()
     stream: Stream[Any] = Stream(*_ask(link, name, value, stream=WINDOW))

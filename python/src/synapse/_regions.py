@@ -101,7 +101,7 @@ class Regions:
     def _fitting(self, needed: int) -> Region | None:
         room = self._capacity - self._backed
         best: Region | None = None
-        for region in self._free:
+        for region in tuple(self._free):
             fits = region.capacity >= needed and needed - region.backed <= room
             if fits and (best is None or _badness(region) < _badness(best)):
                 best = region

@@ -1,0 +1,84 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect } from "effect"
+import type * as Socket from "effect/socket/Socket"
+import * as Envelope from "../src/Envelope.ts"
+import * as Outbox from "../src/internal/outbox.ts"
+import { settle } from "./fixtures/pool.ts"
+
+/** An outbox whose writes wait until they are let go on. */
+const setup = Effect.gen(function* () {
+  const frames = Envelope.makeWriter()
+  const reader = Envelope.makeReader()
+  const state = { floods: 0, written: [] as Array<Envelope.Frame>, next: Deferred.makeUnsafe<void>() }
+  const outbox = Outbox.make<number>({
+    capacity: 16,
+    frames,
+    encode: (call) => frames.request(call, { method: "main" }, null),
+    isWanted: () => true,
+    onFlood: () => state.floods++
+  })
+  const writer: Socket.Writer = {
+    write: (bytes) =>
+      Effect.suspend(() => {
+        state.written.push(...reader.push(bytes as Uint8Array))
+        return Deferred.await(state.next)
+      }),
+    writeAll: () => Effect.void
+  }
+  yield* Effect.forkScoped(outbox.write(writer))
+  yield* settle
+  /** Lets what is being written go, and so the next batch come. */
+  const goOn = Effect.suspend(() => {
+    const { next } = state
+    state.next = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(next, Effect.void)
+    return settle
+  })
+  const answer = (id: number, size: number): void =>
+    outbox.post({ kind: Envelope.Kind.Success, id, payload: "x".repeat(size) })
+  return { outbox, state, goOn, answer }
+})
+
+describe("an outbox", () => {
+  it.effect("that is never empty is no flood, and every frame leaves once", () =>
+    Effect.gen(function* () {
+      const { answer, goOn, state } = yield* setup
+      const size = 20_000
+      let posted = 0
+      for (; posted < 64; posted++) answer(posted, size)
+      // As many more as have left, again and again.
+      while (posted < 20_000) {
+        yield* goOn
+        while (posted < state.written.length + 64 && posted < 20_000) answer(posted++, size)
+      }
+      while (state.written.length < posted) yield* goOn
+      assert.strictEqual(state.floods, 0)
+      assert.deepStrictEqual(
+        state.written.map(({ id }) => id),
+        Array.from({ length: posted }, (_, id) => id)
+      )
+    })
+  )
+
+  it.effect("says so when more is asked for than is read", () =>
+    Effect.gen(function* () {
+      const { answer, state } = yield* setup
+      for (let id = 0; id < 16_500; id++) answer(id, 1)
+      assert.isAbove(state.floods, 0)
+    })
+  )
+
+  it.effect("lets requests leave, however many answers there are", () =>
+    Effect.gen(function* () {
+      const { answer, goOn, outbox, state } = yield* setup
+      let posted = 0
+      for (; posted < 64; posted++) answer(posted, 20_000)
+      outbox.request(7)
+      for (let turn = 0; turn < 30; turn++) {
+        while (posted < state.written.length + 64) answer(posted++, 20_000)
+        yield* goOn
+      }
+      assert.strictEqual(state.written.filter(({ kind }) => kind === Envelope.Kind.Request).length, 1)
+    })
+  )
+})
