@@ -134,8 +134,9 @@ export interface SynapseOptions<R = never> {
   /** Whether {@link evaluate} may run pieces of Python. Default: `false`. */
   readonly evaluate?: boolean | undefined
   /**
-   * How long a worker that has answered its last call looks for the next one before it goes to sleep, at most 1 ms: calls
-   * that follow each other take half as long. It does so only while that pays. `false`: never. Default: 50 µs, and on a
+   * How long a worker that has answered its last call looks for the next one before it goes to sleep, at most 1 ms. This process
+   * looks twice as long for the answer of its only call. Calls that follow each other take a third of the time, at the cost of
+   * processor time. Either side does so only while that pays. `false`: never. Default: 50 µs, and on a
    * machine with one processor never.
    */
   readonly polling?: Duration.Input | false | undefined
@@ -470,6 +471,8 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
 > {
   yield* PythonProcess.checkPlatform
   yield* validateOptions(options)
+  // Before an environment is made, which may take long.
+  const commons = yield* commonsOf(options.sharedMemory)
   const services = yield* Effect.context<ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path>()
   // Before the files are read: what changes from here on is a change.
   const changes = yield* watch(options)
@@ -490,7 +493,6 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     whenStarted(started, () => module.environment)
   )
 
-  const commons = yield* commonsOf(options.sharedMemory)
   const startWorker = makeStartWorker(options, { host, logs, commons })
 
   const pool = yield* WorkerPool.make({

@@ -574,7 +574,8 @@ export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>(`${id}/Fram
     const what = this.side === "typescript" ? "The input of" : "The value returned by"
     return (
       `${what} \`${this.method}\` takes ${this.size} bytes, more than the ${this.limit} of maxFrameSize: ` +
-      `send it in parts, or raise maxFrameSize`
+      `send it in parts, or raise maxFrameSize. Byte strings and arrays travel beside messages while shared memory has room for ` +
+      `them: see sharedMemory.capacityMiB, and the size of /dev/shm`
     )
   }
   get isRetryable(): boolean {
@@ -599,7 +600,9 @@ export class Unsupported extends Schema.TaggedError<Unsupported>(`${id}/Unsuppor
   delivery: Delivery
 }) {
   override get message(): string {
-    return `\`${this.method}\` cannot be called like this: ${this.detail}`
+    return this.method === "allocate"
+      ? `No array was allocated: ${this.detail}`
+      : `\`${this.method}\` cannot be called like this: ${this.detail}`
   }
   get isRetryable(): boolean {
     return false

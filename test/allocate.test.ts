@@ -184,7 +184,7 @@ describe("when its scope is closed", () => {
         [0, true, 0]
       )
       const reason = yield* reasonOf(call("echo", array), "EncodeFailed")
-      assert.match(reason.issue, /shape does not hold its elements/)
+      assert.match(reason.issue, /memory was let go of/)
     }))
 
   test("a worker that holds it has what was there, and nobody else is given that memory", () =>
@@ -295,7 +295,7 @@ describe("an array is refused", () => {
         [2 ** 32, 0]
       ]) {
         const reason = yield* reasonOf(Synapse.allocate("uint8", shape), "Unsupported")
-        assert.match(reason.detail, /an array of shape|no room/, String(shape))
+        assert.match(reason.detail, /of shape|no room/, String(shape))
       }
       const reason = yield* reasonOf(Synapse.allocate("float16" as "uint8", 4), "Unsupported")
       assert.match(reason.detail, /an array of `float16`/)

@@ -31,6 +31,26 @@ describe("the regions of a file", () => {
     }
   })
 
+  it("that were once too many make room for others, and no number means another place", () => {
+    const dropped: Array<number> = []
+    const regions = new Regions(2, 64 * MiB, ({ number }) => dropped.push(number))
+    const many: Array<Region> = []
+    for (let region = regions.allocate(1); region !== undefined; region = regions.allocate(1)) many.push(region)
+    assert.isAbove(many.length, 1000)
+    for (const region of many) {
+      regions.free(region)
+      regions.forget(region)
+    }
+    const large = take(regions, MiB)
+    assert.isFalse(many.some(({ number, start }) => number === large.number || start === large.start))
+    assert.lengthOf(dropped, 1)
+    assert.isUndefined(regions.get(dropped[0]!))
+    regions.free(large)
+    regions.emptied()
+    const next = take(regions, 1)
+    assert.isFalse([...many, large].some(({ number, start }) => number === next.number || start === next.start))
+  })
+
   it("of which there are none are not found", () => {
     const regions = new Regions(1, MiB)
     const { number } = take(regions, 1)

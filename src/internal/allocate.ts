@@ -17,13 +17,18 @@ export const makeAllocate = (commons: Commons | undefined): Allocate => {
   const allocate = Effect.fnUntraced(function* (dtype: NdArray.DType, shape: number | ReadonlyArray<number>) {
     if (commons === undefined) return yield* unsupported(notInPlace)
     const element = elementTypes.find((element) => element.dtype === dtype)
-    if (element === undefined) return yield* unsupported(`an array of \`${dtype}\``)
+    if (element === undefined)
+      return yield* unsupported(
+        `there is none of \`${dtype}\`; it may be ${elementTypes.map((element) => element.dtype).join(", ")}`
+      )
     const dimensions = typeof shape === "number" ? [shape] : shape
-    const size = arraySize(element, dimensions)
     const isShape = dimensions.length <= 32 && dimensions.every((n) => Number.isInteger(n) && n >= 0 && n < twoTo32)
     if (!isShape) {
-      return yield* unsupported(`an array of shape [${dimensions.join(", ")}]`)
+      return yield* unsupported(
+        `there is none of shape [${dimensions.join(", ")}]: up to 32 whole numbers from 0 to 2^32 - 1`
+      )
     }
+    const size = arraySize(element, dimensions)
     const buffer = yield* commons.allocate(size)
     if (buffer === undefined) {
       return yield* unsupported(`no room for ${size} bytes: raise \`sharedMemory.capacityMiB\`, or close a scope`)

@@ -63,7 +63,7 @@ export class CallTable<Call extends Numbered> {
     return id & (this.#places.length - 1)
   }
 
-  // Calls whose numbers are alike in fewer bits are so in more.
+  // Calls whose numbers differ in their lower bits still do when more bits count.
   #grow(): void {
     const calls = this.values()
     this.#places = new Array(this.#places.length * 2).fill(undefined)

@@ -52,7 +52,8 @@ interface System {
   readonly buffer: (pointer: unknown, length: number) => ArrayBuffer
 }
 
-const noExec = 1
+/** MFD_CLOEXEC, MFD_ALLOW_SEALING, F_ADD_SEALS, F_SEAL_SHRINK, PROT_READ | PROT_WRITE, MAP_SHARED. */
+const closeOnExec = 1
 const allowSealing = 2
 const addSeals = 1033
 const sealShrink = 2
@@ -73,7 +74,7 @@ const makeSystem = (koffi: Koffi): System => {
   const munmap = libc.func<number>("int munmap(void *address, size_t length)")
   return {
     open: () => {
-      const fd = memfdCreate("synapse", noExec | allowSealing)
+      const fd = memfdCreate("synapse", closeOnExec | allowSealing)
       if (fd < 0) throw new Error("the system gives no file of memory")
       if (fcntl(fd, addSeals, sealShrink) !== 0)
         throw new Error("the system cannot keep a file of memory from becoming smaller")
@@ -135,7 +136,7 @@ class MappedCommons implements Commons {
   constructor(system: System, file: MemoryFile.MemoryFile, capacity: number) {
     this.#system = system
     this.#file = file
-    this.#regions = new Regions(commonFile, capacity)
+    this.#regions = new Regions(commonFile, capacity, (region) => this.#unmap(region))
   }
 
   get descriptor(): number {
@@ -176,6 +177,12 @@ class MappedCommons implements Commons {
     return pointer
   }
 
+  #unmap(region: Region): void {
+    const pointer = this.#pointers.get(region)
+    if (pointer !== undefined) this.#system.unmap(pointer, region.capacity)
+    this.#pointers.delete(region)
+  }
+
   #release(region: Region): void {
     const buffer = this.#buffers.get(region)
     this.#buffers.delete(region)
@@ -211,8 +218,7 @@ class MappedCommons implements Commons {
   close(): void {
     if (this.#closed) return
     for (const region of Array.from(this.#buffers.keys())) this.#release(region)
-    for (const [{ capacity }, pointer] of this.#pointers) this.#system.unmap(pointer, capacity)
-    this.#pointers.clear()
+    for (const region of Array.from(this.#pointers.keys())) this.#unmap(region)
     this.#closed = true
     this.#file.close()
   }

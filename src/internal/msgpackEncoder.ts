@@ -552,7 +552,13 @@ export class Encoder {
     const code = codeOf.get(dtype)
     const size = code === undefined ? Number.NaN : arraySize(elementTypes[code - 1]!, shape)
     if (code === undefined || size !== data.byteLength || shape.length > 32) {
-      throw new CodecError("InvalidArray", "an NdArray whose shape does not hold its elements: use NdArray.make")
+      // Its buffer is empty, and that of nothing else.
+      throw new CodecError(
+        "InvalidArray",
+        data.buffer instanceof ArrayBuffer && data.buffer.detached
+          ? "an array whose memory was let go of: use what Synapse.allocate gives within its scope, or a slice() of it"
+          : "an NdArray whose shape does not hold its elements: use NdArray.make"
+      )
     }
     const headSize = 2 + 4 * shape.length
     const reference = this.#placed(data)

@@ -26,7 +26,7 @@ const maxOwedFrames = 16_384
 const maxOwedFrees = 16 * maxOwedFrames
 
 export interface Options<Call> {
-  /** How many requests that were withdrawn may be kept. */
+  /** How many requests that were withdrawn may be kept before those that are not wanted any more are dropped. */
   readonly capacity: number
   readonly frames: Envelope.FrameWriter
   /** Encodes a request into `frames`, if it is still wanted. Does not throw. */
@@ -40,7 +40,7 @@ export interface Options<Call> {
 export interface Outbox<Call> {
   /** Queues a request. */
   readonly request: (call: Call) => void
-  /** Forgets a request that was not written, and is not wanted any more. */
+  /** Says that one of the requests that were not written is not wanted any more. */
   readonly withdraw: () => void
   /** Queues any other frame. */
   readonly post: Post

@@ -14,21 +14,30 @@ export interface Region {
 }
 
 const granularity = 64 * 1024
-/** More regions than are ever needed: what is sent in so many pieces is better sent in one. */
+/** More regions than are needed at a time: what is sent in so many pieces is better sent in one. */
 const maxRegions = 4096
+/** The upper two bits of a number are those of the file. */
+const numbersOfFile = 2 ** 30
 
 export class Regions {
   readonly #file: number
   readonly #limit: number
-  readonly #regions: Array<Region> = []
+  readonly #onDrop: (region: Region) => void
+  readonly #regions = new Map<number, Region>()
+  /** How many there ever were: a number stays with its place, and is not given again. */
+  #made = 0
   #end = 0
   #touched = 0
   #used = 0
 
-  /** The regions of file `file` (0 to 3), of which no more than `limit` bytes become memory. */
-  constructor(file: number, limit: number) {
+  /**
+   * The regions of file `file` (0 to 3), of which no more than `limit` bytes become memory. `onDrop` hears of those that
+   * will not be used again.
+   */
+  constructor(file: number, limit: number, onDrop: (region: Region) => void = () => {}) {
     this.#file = file
     this.#limit = limit
+    this.#onDrop = onDrop
   }
 
   /** How many regions are in use. */
@@ -56,7 +65,7 @@ export class Regions {
   #fitting(size: number): Region | undefined {
     const room = this.#limit - this.#touched
     let best: Region | undefined
-    for (const region of this.#regions) {
+    for (const region of this.#regions.values()) {
       if (region.uses > 0 || region.capacity < size || size - region.touched > room) continue
       if (best === undefined || region.capacity < best.capacity) best = region
     }
@@ -64,23 +73,34 @@ export class Regions {
   }
 
   #make(size: number): Region | undefined {
-    if (size > this.#limit - this.#touched || this.#regions.length >= maxRegions) return undefined
+    if (size > this.#limit - this.#touched) return undefined
+    if (this.#regions.size >= maxRegions && !this.#dropUnused()) return undefined
     const capacity = Math.max(granularity, 2 ** Math.ceil(Math.log2(size)))
     const region: Region = {
-      number: this.#file * 2 ** 30 + this.#regions.length,
+      number: this.#file * numbersOfFile + (this.#made++ % numbersOfFile),
       start: this.#end,
       capacity,
       uses: 0,
       touched: 0
     }
     this.#end += capacity
-    this.#regions.push(region)
+    this.#regions.set(region.number, region)
     return region
+  }
+
+  /** Makes room for the number of one more, by one that has no memory. */
+  #dropUnused(): boolean {
+    for (const region of this.#regions.values()) {
+      if (region.uses > 0 || region.touched > 0) continue
+      this.#onDrop(region)
+      return this.#regions.delete(region.number)
+    }
+    return false
   }
 
   /** The region with that number. */
   get(number: number): Region | undefined {
-    return Math.floor(number / 2 ** 30) === this.#file ? this.#regions[number % 2 ** 30] : undefined
+    return this.#regions.get(number)
   }
 
   /** Adds a reference to a region that has one. */
@@ -101,9 +121,9 @@ export class Regions {
     region.touched = 0
   }
 
-  /** The file has been emptied: no region has memory. None may be in use. */
+  /** The file has been emptied. None may be in use: those to come have numbers and places of their own. */
   emptied(): void {
-    for (const region of this.#regions) region.touched = 0
+    this.#regions.clear()
     this.#touched = 0
   }
 }
