@@ -316,7 +316,14 @@ export const make = Effect.fnUntraced(function* (
     const inputsEnd = call.request.inputs === undefined ? undefined : serving.callEnded(call.id)
     // Resuming may run the caller at once: the books are in order before.
     released()
-    call.ended(exit, inputsEnd)
+    try {
+      call.ended(exit, inputsEnd)
+    } catch (error) {
+      // Of whoever observes the caller: neither the worker nor other calls have anything to do with it.
+      queueMicrotask(() => {
+        throw error
+      })
+    }
   }
   const released = (): void => {
     served++

@@ -589,6 +589,7 @@ export const make = Effect.fnUntraced(function* (
       state = "closed"
       dispatcher.close(closed)
       // All at once: sixteen workers close in the grace of one.
+      dispatcher.dispose()
       return Effect.andThen(Fiber.interruptAll(fibers.values()), PubSub.shutdown(changes))
     })
   )

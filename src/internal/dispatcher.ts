@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { type Connection, synchronousMethods } from "../Connection.ts"
 import { Overloaded, SynapseError } from "../SynapseError.ts"
 import type { Begin, QueueOptions, UseOptions, WorkerPool } from "../WorkerPool.ts"
+import { maxDelayMillis } from "./nativeSleep.ts"
 
 const defaultQueueCapacity = 1024
 /** Keys that are remembered; the one that was used least recently goes first. */
@@ -75,11 +76,34 @@ class WaitedEntry extends Entry {
   }
 }
 
+/** Keeps Node alive while calls wait: what they wait for may be nothing that does. */
+class Waiting {
+  readonly #timer = setInterval(() => {}, maxDelayMillis).unref()
+  #count = 0
+
+  begin(): void {
+    if (this.#count++ === 0) this.#timer.ref()
+  }
+
+  end(): void {
+    if (--this.#count === 0) this.#timer.unref()
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
+}
+
 /** Entries in the order in which they came; any of them may leave. */
 class Queue {
+  readonly #waiting: Waiting
   first: Entry | undefined
   #last: Entry | undefined
   size = 0
+
+  constructor(waiting: Waiting) {
+    this.#waiting = waiting
+  }
 
   /** The turn of the one that comes first; none at all when none waits. */
   get turn(): number {
@@ -93,6 +117,7 @@ class Queue {
     else this.#last.next = entry
     this.#last = entry
     this.size++
+    this.#waiting.begin()
   }
 
   remove(entry: Entry): void {
@@ -103,15 +128,22 @@ class Queue {
     else next.previous = previous
     entry.queue = entry.previous = entry.next = undefined
     this.size--
+    this.#waiting.end()
   }
 }
 
 /** Calls that wait, of synchronous and of asynchronous handlers: room for one kind is not room for the other. */
 class Line {
   /** Those of synchronous handlers that had a worker before. */
-  readonly returned = new Queue()
-  readonly synchronous = new Queue()
-  readonly asynchronous = new Queue()
+  readonly returned: Queue
+  readonly synchronous: Queue
+  readonly asynchronous: Queue
+
+  constructor(waiting: Waiting) {
+    this.returned = new Queue(waiting)
+    this.synchronous = new Queue(waiting)
+    this.asynchronous = new Queue(waiting)
+  }
 
   get size(): number {
     return this.returned.size + this.synchronous.size + this.asynchronous.size
@@ -163,7 +195,8 @@ const anyTurn = Number.POSITIVE_INFINITY
 export class Dispatcher {
   readonly #options: Options
   readonly #seats = new Set<Seat>()
-  readonly #line = new Line()
+  readonly #waiting = new Waiting()
+  readonly #line = new Line(this.#waiting)
   readonly #seatOfKey = new Map<string, Seat>()
   /** Seats in whose own line calls wait, or did. */
   readonly #crowded = new Set<Seat>()
@@ -191,7 +224,7 @@ export class Dispatcher {
 
   /** Makes a seat. {@link admit} gives it calls. */
   add(connection: Connection): Seat {
-    const seat: Seat = { connection, isOpen: true, line: new Line(), keys: new Set() }
+    const seat: Seat = { connection, isOpen: true, line: new Line(this.#waiting), keys: new Set() }
     // Before the first one, nobody knew which calls take turns.
     const unsorted = this.#synchronous === undefined ? this.#line.take() : []
     this.#synchronous = synchronousMethods(connection.hello)
@@ -215,6 +248,11 @@ export class Dispatcher {
     for (const line of [this.#line, ...Array.from(this.#crowded, (seat) => seat.line)]) {
       for (const entry of line.take()) entry.fail(error)
     }
+  }
+
+  /** Nothing waits any more, or will. */
+  dispose(): void {
+    this.#waiting.close()
   }
 
   /** What calls fail with now. */

@@ -23,6 +23,9 @@ const directories = process.platform === "linux" ? ["/dev/shm", tmpdir()] : [tmp
 /** Opens a file that has no name and never had one: Linux knows how, but Node does not tell all of it. */
 const withoutName = 0o20000000 | Fs.constants.O_DIRECTORY
 
+/** Node takes less than 2 GiB at a time. */
+const largestStep = 2 ** 30
+
 /** Makes a file; nothing where none can be made. */
 export const open = (): MemoryFile | undefined => {
   for (const directory of directories) {
@@ -56,11 +59,12 @@ const openUnlinked = (directory: string): number | undefined => {
 export const fromDescriptor = (fd: number): MemoryFile => ({
   fd,
   write: (bytes, offset) => {
-    for (let at = 0; at < bytes.length; ) at += Fs.writeSync(fd, bytes, at, bytes.length - at, offset + at)
+    for (let at = 0; at < bytes.length; )
+      at += Fs.writeSync(fd, bytes, at, Math.min(bytes.length - at, largestStep), offset + at)
   },
   read: (into, offset) => {
     for (let at = 0; at < into.length; ) {
-      const n = Fs.readSync(fd, into, at, into.length - at, offset + at)
+      const n = Fs.readSync(fd, into, at, Math.min(into.length - at, largestStep), offset + at)
       if (n === 0) throw new RangeError(`the file ends before byte ${offset + into.length}`)
       at += n
     }

@@ -69,6 +69,7 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
   let onFailure: (exit: Exit.Failure<never, Socket.SocketError>) => void = () => {}
   /** The write that the socket has not taken yet. */
   let writing: Fiber.Fiber<void, Socket.SocketError> | undefined
+  /** Whether a flush is about to come, or under way. */
   let isDue = false
 
   const schedule = (): void => {
@@ -79,9 +80,21 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
   }
 
   const flush = (): void => {
+    isDue = true
+    flushRound()
     isDue = false
+    if (writing !== undefined || send === undefined || stopped) return
+    if (posted.length === 0 && requests.length === 0) return
+    // Of a call that cannot be encoded the caller hears at once, and may make the next one: others have their turn first.
+    isDue = true
+    setImmediate(flush)
+  }
+
+  const flushRound = (): void => {
+    if (isRoundOver()) beginRound()
     try {
-      while (send !== undefined && !stopped && encodeQueued()) {
+      while (send !== undefined && !stopped && !isRoundOver()) {
+        encodeBatch()
         if (frames.size === 0) continue
         const fiber = send(frames.take())
         const exit = fiber.pollUnsafe()
@@ -104,21 +117,20 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
     else onFailure(exit as Exit.Failure<never, Socket.SocketError>)
   }
 
-  /** Begins another round, in which what came first goes first; `false` when nothing is queued. */
-  const beginRound = (): boolean => {
-    if (posted.length === 0 && requests.length === 0) return false
+  const isRoundOver = (): boolean => encodedPosted === roundPosted.length && encoded === roundRequests.length
+
+  /** Begins another round, in which what came first goes first. */
+  const beginRound = (): void => {
     const done = [roundPosted, roundRequests] as const
     roundPosted = posted
     roundRequests = requests
     posted = done[0] as Array<Outgoing>
     requests = done[1] as Array<Call>
     posted.length = requests.length = encoded = encodedPosted = withdrawn = 0
-    return true
   }
 
-  /** Encodes a batch of what is queued; `false` when nothing is. Nothing holds on to what has been encoded. */
-  const encodeQueued = (): boolean => {
-    if (encodedPosted === roundPosted.length && encoded === roundRequests.length && !beginRound()) return false
+  /** Encodes a batch of the round. Nothing holds on to what has been encoded. */
+  const encodeBatch = (): void => {
     // A welcome goes before any request, and a cancel is for a request sent before.
     while (encodedPosted < roundPosted.length) {
       const frame = roundPosted[encodedPosted]!
@@ -126,15 +138,14 @@ export const make = <Call>({ capacity, encode, frames, isWanted, onFlood }: Opti
       if (owedKinds.has(frame.kind)) owed--
       else if (frame.kind === Envelope.Kind.Free) owedFrees--
       encodePosted(frame)
-      if (frames.size >= batchBytes) return true
+      if (frames.size >= batchBytes) return
     }
     while (encoded < roundRequests.length) {
       const call = roundRequests[encoded]!
       roundRequests[encoded++] = undefined
       encode(call)
-      if (frames.size >= batchBytes) return true
+      if (frames.size >= batchBytes) return
     }
-    return true
   }
 
   const encodePosted = ({ id, kind, meta, onError, payload, payloadBytes }: Outgoing): void => {

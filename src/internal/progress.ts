@@ -61,7 +61,12 @@ export const listen = <R>(
         Effect.gen(function* () {
           const { finish, onProgress } = yield* listening(progress, method)
           const exit = yield* Effect.exit(call(onProgress))
-          if (Exit.isSuccess(exit) && exit.value.kind === Envelope.Kind.Success) yield* finish
+          if (Exit.isSuccess(exit) && exit.value.kind === Envelope.Kind.Success) {
+            yield* Effect.onExit(finish, (finished) =>
+              // Nobody will decode the answer.
+              Effect.sync(() => Exit.isFailure(finished) && Envelope.discard(exit.value))
+            )
+          }
           // What the call failed with is told whatever the listener fails with; and a time-out when it passes.
           else if (!isTimeout(exit)) yield* Effect.ignore(finish)
           return yield* exit
