@@ -148,8 +148,9 @@ class Requests:
             call.progress = progress = Progress(self._channel, self._codec, size, call)
             call.at_end(progress.close)
             if call.deadline is not None and meta.get("ceiling") is not None:
-                ceiling = time.monotonic() + meta["ceiling"] / 1000
-                progress.extend(meta["deadline"] / 1000, ceiling)
+                # Both are counted from the arrival of the call: one reading of the clock.
+                later = (meta["ceiling"] - meta["deadline"]) / 1000
+                progress.extend(meta["deadline"] / 1000, call.deadline + later)
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         try:
