@@ -440,6 +440,18 @@ describe("when the user interrupts the program", () => {
   )
 })
 
+describe("a call that waits for its turn", () => {
+  it.live("keeps Node alive, also when nobody waits for the call before it", () =>
+    Effect.gen(function* () {
+      const host = yield* startHost("waiting", "")
+      const output: Array<string> = []
+      host.stdout!.on("data", (chunk: Buffer) => output.push(chunk.toString()))
+      assert.strictEqual(yield* exitOf(host), 0)
+      assert.match(output.join(""), /^\d+\n$/m)
+    })
+  )
+})
+
 describe("an idle worker", () => {
   it.live("does not keep Node alive, and goes with it", () =>
     Effect.gen(function* () {

@@ -81,4 +81,31 @@ describe("an outbox", () => {
       assert.strictEqual(state.written.filter(({ kind }) => kind === Envelope.Kind.Request).length, 1)
     })
   )
+
+  it.live("in which each call that cannot be encoded makes the next one leaves others their turn", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      let isOthersTurn = false
+      const outbox = Outbox.make<number>({
+        capacity: 16,
+        frames: Envelope.makeWriter(),
+        encode: () => {
+          // Without turns of others this would go on for good.
+          if (++calls < 100_000 && !isOthersTurn) outbox.request(1)
+        },
+        isWanted: () => true,
+        onFlood: () => {}
+      })
+      yield* Effect.forkScoped(outbox.write({ write: () => Effect.void, writeAll: () => Effect.void }))
+      yield* Effect.yieldNow
+      outbox.request(1)
+      yield* Effect.callback<void>((resume) => {
+        setImmediate(() => {
+          isOthersTurn = true
+          resume(Effect.void)
+        })
+      })
+      assert.isBelow(calls, 100_000)
+    })
+  )
 })
