@@ -376,6 +376,7 @@ describe("memory is given back by calls that", () => {
       options
     )
   const value = large()
+  const progress = Synapse.onProgress(Schema.Finite, () => Effect.void)
 
   ends(
     "are interrupted while they run",
@@ -427,6 +428,16 @@ describe("memory is given back by calls that", () => {
     "have answers that do not fit their schema",
     20,
     Effect.andThen(reasonOf(Synapse.call(Schema.String, value, { method: "copied" }), "DecodeFailed"), hasRoom)
+  )
+  ends(
+    "have a listener that does not take their progress",
+    5,
+    Effect.gen(function* () {
+      const reason = yield* reasonOf(call("reports", { size: 700 * KiB }, { progress }), "DecodeFailed")
+      assert.strictEqual(reason.side, "typescript")
+      // At once, rather than when the answer is collected as garbage.
+      yield* call("reports", { size: 700 * KiB })
+    })
   )
   ends("lose their worker", 4, reasonOf(call("dies", value), "WorkerExited"), { restart: { backoff: 0, max: 100 } })
   ends("warm a worker up", 1, Effect.void, { warmUp: { method: "echo", input: value } })
