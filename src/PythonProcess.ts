@@ -13,6 +13,7 @@
 // every call.
 import * as ChildProcess from "node:child_process"
 import { randomUUID } from "node:crypto"
+import * as Fs from "node:fs"
 import type * as Net from "node:net"
 import { join } from "node:path"
 import type { Duplex, Readable } from "node:stream"
@@ -121,6 +122,9 @@ const channelLostCode = 75
 
 /** Unread bytes beyond which the channel is paused. */
 const highWaterMark = 1 << 20
+/** How much is read at most of what a worker left behind: more than a socket holds. */
+const restSteps = 128
+const restStepBytes = 64 * 1024
 /** How long the last output of an ended process is waited for; a grandchild may hold the pipes open for ever. */
 const lastOutputMillis = 200
 /** How long a process may live on after closing its channel. */
@@ -417,6 +421,7 @@ const makeReader = (channel: Duplex): ChannelReader => {
   })
   // A reset or a broken pipe says less than the exit that follows it.
   channel.on("error", () => {})
+  readRestAtFailure(channel)
 
   return {
     pull: Effect.suspend(
@@ -436,6 +441,36 @@ const makeReader = (channel: Duplex): ChannelReader => {
       endedWith ??= error
       wake()
     }
+  }
+}
+
+/**
+ * A write that finds the worker gone destroys the stream, and with it what the worker said last and nobody has read yet:
+ * that is read before.
+ */
+const readRestAtFailure = (channel: Duplex): void => {
+  const { destroy } = channel
+  channel.destroy = (error) => {
+    if (error !== undefined && error !== null && !channel.destroyed) readRest(channel)
+    return destroy.call(channel, error)
+  }
+}
+
+const readRest = (channel: Duplex): void => {
+  // What a paused stream holds reaches the listener as it is read.
+  while (channel.read() !== null);
+  const { fd } = (channel as Duplex & { readonly _handle: { readonly fd?: number } | null })._handle ?? {}
+  if (fd === undefined || fd < 0) return
+  try {
+    // It does not wait, and no more arrives from one that is gone: the limit is for one that is not.
+    for (let steps = 0; steps < restSteps; steps++) {
+      const chunk = Buffer.alloc(restStepBytes)
+      const length = Fs.readSync(fd, chunk)
+      if (length === 0) return
+      channel.emit("data", chunk.subarray(0, length))
+    }
+  } catch {
+    // There is no more, or the channel broke.
   }
 }
 
