@@ -588,8 +588,8 @@ export const make = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       state = "closed"
       dispatcher.close(closed)
-      // All at once: sixteen workers close in the grace of one.
       dispatcher.dispose()
+      // All at once: sixteen workers close in the grace of one.
       return Effect.andThen(Fiber.interruptAll(fibers.values()), PubSub.shutdown(changes))
     })
   )

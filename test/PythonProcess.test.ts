@@ -183,6 +183,33 @@ describe("a channel", () => {
     })
   )
 
+  it.live("is read to its end, also when a write is first to find the worker gone", () =>
+    Effect.gen(function* () {
+      const size = 60_000
+      const worker = yield* PythonProcess.make({
+        python: script(temporaryDirectory(), `import os\nos.write(3, b'.' * ${size})\n`),
+        directory: tmpdir(),
+        entrypoint: "main",
+        env: { PATH: process.env.PATH! },
+        onLine: () => {}
+      })
+      const { pull } = yield* worker.socket.reader
+      const { write } = yield* worker.socket.writer
+      // Node sees nothing meanwhile.
+      const isGone = () => /\) Z /.test(readFileSync(`/proc/${worker.pid}/stat`, "utf8"))
+      const cell = new Int32Array(new SharedArrayBuffer(4))
+      for (let looks = 0; !isGone(); looks++) {
+        assert.isBelow(looks, 4000)
+        Atomics.wait(cell, 0, 0, 5)
+      }
+      yield* write(new Uint8Array(100))
+      let received = 0
+      while (received < size) for (const chunk of yield* pull) received += chunk.length
+      assert.strictEqual(received, size)
+      assert.strictEqual((yield* Effect.flip(pull)).reason._tag, "SocketReadError")
+    })
+  )
+
   // An interpreter that tells how much it has read, and answers each read with a byte, once it may.
   const answering = (directory: string) =>
     PythonProcess.make({
