@@ -52,13 +52,16 @@ interface System {
   readonly buffer: (pointer: unknown, length: number) => ArrayBuffer
 }
 
-/** MFD_CLOEXEC, MFD_ALLOW_SEALING, F_ADD_SEALS, F_SEAL_SHRINK, PROT_READ | PROT_WRITE, MAP_SHARED. */
+// memfd_create: MFD_CLOEXEC, MFD_ALLOW_SEALING
 const closeOnExec = 1
 const allowSealing = 2
+// fcntl: F_ADD_SEALS, F_SEAL_SHRINK
 const addSeals = 1033
 const sealShrink = 2
+// mmap: PROT_READ | PROT_WRITE, MAP_SHARED
 const readWrite = 3
 const shared = 1
+// fallocate: FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 const keepSize = 1
 const punchHole = 2
 
@@ -107,7 +110,8 @@ const loadKoffi = Effect.tryPromise({
 export const make = Effect.fnUntraced(function* (
   capacity: number
 ): Effect.fn.Return<Commons, SynapseError, Scope.Scope> {
-  if (process.platform !== "linux") return yield* Effect.fail(unavailable("works on Linux only"))
+  if (process.platform !== "linux")
+    return yield* Effect.fail(unavailable("works on Linux only: without it, values are copied"))
   const koffi = yield* loadKoffi
   return yield* Effect.acquireRelease(
     Effect.try({
@@ -115,7 +119,7 @@ export const make = Effect.fnUntraced(function* (
         const system = makeSystem(koffi)
         return new MappedCommons(system, system.open(), capacity)
       },
-      catch: (cause) => unavailable(`cannot be had here: ${String(cause)}`)
+      catch: (cause) => unavailable(`cannot be had here (${String(cause)}): without it, values are copied`)
     }),
     (commons) => Effect.sync(() => commons.close())
   )
