@@ -13,15 +13,15 @@
 // every call.
 import * as ChildProcess from "node:child_process"
 import { randomUUID } from "node:crypto"
-import * as Fs from "node:fs"
 import type * as Net from "node:net"
 import { join } from "node:path"
-import type { Duplex, Readable } from "node:stream"
+import type { Readable } from "node:stream"
 import { isMainThread } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
-import * as Socket from "effect/socket/Socket"
+import type * as Socket from "effect/socket/Socket"
+import * as Channel from "./internal/channel.ts"
 import * as Limits from "./internal/limits.ts"
 import { nativeSleep } from "./internal/nativeSleep.ts"
 import { LineSplitter, Tail } from "./internal/output.ts"
@@ -29,7 +29,7 @@ import * as ProcessTree from "./internal/processTree.ts"
 import { runtimeDirectory } from "./internal/runtimeDirectory.ts"
 import * as ProcessVitals from "./internal/vitals.ts"
 import type { ExitKind } from "./SynapseError.ts"
-import { Closed, StartFailed, SynapseError, WorkerExited } from "./SynapseError.ts"
+import { StartFailed, SynapseError, WorkerExited } from "./SynapseError.ts"
 
 /**
  * What {@link make} needs to start a process.
@@ -120,11 +120,6 @@ const interpreterFlags = ["-I", "-X", "utf8", "-u", "-X", "faulthandler"]
 /** The exit code of a worker that finds its channel closed; this side had not closed it. */
 const channelLostCode = 75
 
-/** Unread bytes beyond which the channel is paused. */
-const highWaterMark = 1 << 20
-/** How much is read at most of what a worker left behind: more than a socket holds. */
-const restSteps = 128
-const restStepBytes = 64 * 1024
 /** How long the last output of an ended process is waited for; a grandchild may hold the pipes open for ever. */
 const lastOutputMillis = 200
 /** How long a process may live on after closing its channel. */
@@ -231,8 +226,8 @@ const supervise = (
 ): Worker => {
   const pid = child.pid!
   // Every piped descriptor of a child is a socket, which Node's types do not say.
-  const [, stdout, stderr, channel, lifeline, crashDumps] = child.stdio as unknown as ReadonlyArray<Net.Socket>
-  const streams = [stdout!, stderr!, channel!, lifeline!, crashDumps!]
+  const [, stdout, stderr, channelStream, lifeline, crashDumps] = child.stdio as unknown as ReadonlyArray<Net.Socket>
+  const streams = [stdout!, stderr!, channelStream!, lifeline!, crashDumps!]
   const stderrTail = new Tail(64, 8192)
   const crashDump = new Tail(200, 16_384)
   const oomKillsBefore = ProcessTree.outOfMemoryKills()
@@ -250,10 +245,10 @@ const supervise = (
   drain(crashDumps!, "stderr", (line) => crashDump.push(line.text))
   lifeline!.on("error", () => {})
 
-  const reader = makeReader(channel!)
+  const channel = Channel.make(channelStream!)
 
   const conclude = ({ kind, limit }: End): void => {
-    reader.end(
+    channel.end(
       new SynapseError({
         reason: new WorkerExited({
           kind,
@@ -302,8 +297,8 @@ const supervise = (
       ProcessTree.kill(pid, "SIGKILL")
     }, channelClosedMillis).unref()
   }
-  channel!.once("end", onChannelLost)
-  channel!.once("close", onChannelLost)
+  channelStream!.once("end", onChannelLost)
+  channelStream!.once("close", onChannelLost)
 
   const within = (latch: Latch.Latch, millis: number): Effect.Effect<boolean> =>
     Effect.raceFirst(Effect.as(latch.await, true), Effect.as(nativeSleep(millis), false))
@@ -328,7 +323,7 @@ const supervise = (
   return {
     handle: {
       pid,
-      socket: makeSocket(channel!, reader),
+      socket: channel.socket,
       setup: limits.setup,
       inspect: Effect.suspend(() =>
         child.exitCode === null && child.signalCode === null ? ProcessVitals.inspect(pid) : Effect.succeed(undefined)
@@ -379,157 +374,3 @@ const drain = (stream: Readable, source: OutputLine["source"], onLine: (line: Ou
   stream.once("end", () => splitter.flush())
   stream.on("error", () => {})
 }
-
-interface ChannelReader {
-  readonly pull: Socket.Reader["pull"]
-  readonly end: (error: SynapseError) => void
-}
-
-// The only place a pull is resumed: what was received first, then the end.
-const makeReader = (channel: Duplex): ChannelReader => {
-  let chunks: Array<Uint8Array> = []
-  let bytes = 0
-  let endedWith: SynapseError | undefined
-  let waiting: ((effect: Effect.Effect<[Uint8Array, ...Array<Uint8Array>], Socket.SocketError>) => void) | undefined
-
-  const next = (): Effect.Effect<[Uint8Array, ...Array<Uint8Array>], Socket.SocketError> | undefined => {
-    if (chunks.length > 0) {
-      const batch = chunks as [Uint8Array, ...Array<Uint8Array>]
-      chunks = []
-      bytes = 0
-      if (channel.isPaused()) channel.resume()
-      return Effect.succeed(batch)
-    }
-    return endedWith === undefined
-      ? undefined
-      : Effect.fail(new Socket.SocketError({ reason: new Socket.SocketReadError({ cause: endedWith }) }))
-  }
-  const wake = (): void => {
-    if (waiting === undefined) return
-    const result = next()
-    if (result === undefined) return
-    const resume = waiting
-    waiting = undefined
-    resume(result)
-  }
-
-  channel.on("data", (chunk: Buffer) => {
-    chunks.push(chunk)
-    bytes += chunk.length
-    if (waiting !== undefined) wake()
-    else if (bytes > highWaterMark) channel.pause()
-  })
-  // A reset or a broken pipe says less than the exit that follows it.
-  channel.on("error", () => {})
-  readRestAtFailure(channel)
-
-  return {
-    pull: Effect.suspend(
-      () =>
-        next() ??
-        Effect.callback((resume) => {
-          // The fiber may have made way for others since it looked.
-          const come = next()
-          if (come !== undefined) return resume(come)
-          waiting = resume
-          return Effect.sync(() => {
-            waiting = undefined
-          })
-        })
-    ),
-    end: (error) => {
-      endedWith ??= error
-      wake()
-    }
-  }
-}
-
-/**
- * A write that finds the worker gone destroys the stream, and with it what the worker said last and nobody has read yet:
- * that is read before.
- */
-const readRestAtFailure = (channel: Duplex): void => {
-  const { destroy } = channel
-  channel.destroy = (error) => {
-    if (error !== undefined && error !== null && !channel.destroyed) readRest(channel)
-    return destroy.call(channel, error)
-  }
-}
-
-const readRest = (channel: Duplex): void => {
-  // What a paused stream holds reaches the listener as it is read.
-  while (channel.read() !== null);
-  const { fd } = (channel as Duplex & { readonly _handle: { readonly fd?: number } | null })._handle ?? {}
-  if (fd === undefined || fd < 0) return
-  try {
-    // It does not wait, and no more arrives from one that is gone: the limit is for one that is not.
-    for (let steps = 0; steps < restSteps; steps++) {
-      const chunk = Buffer.alloc(restStepBytes)
-      const length = Fs.readSync(fd, chunk)
-      if (length === 0) return
-      channel.emit("data", chunk.subarray(0, length))
-    }
-  } catch {
-    // There is no more, or the channel broke.
-  }
-}
-
-const makeSocket = (channel: Duplex, { end, pull }: ChannelReader): Socket.Socket => {
-  const write = (chunk: Uint8Array | string | Socket.CloseEvent): Effect.Effect<void, Socket.SocketError> =>
-    Effect.suspend(() => {
-      if (Socket.isCloseEvent(chunk)) return Effect.void
-      if (channel.destroyed || channel.writableEnded) return Effect.fail(writeError(new Error("the channel is closed")))
-      return channel.write(chunk) ? Effect.void : drained(channel)
-    })
-  return Socket.make({
-    reader: Effect.acquireRelease(
-      Effect.succeed<Socket.Reader>({
-        pull,
-        upgrade: () =>
-          Effect.fail(
-            new Socket.SocketError({
-              reason: new Socket.SocketUpgradeError({ cause: new Error("a local worker's channel has no TLS") })
-            })
-          )
-      }),
-      () => Effect.sync(() => end(new SynapseError({ reason: new Closed({ delivery: "unknown" }) })))
-    ),
-    writer: Effect.succeed({
-      write,
-      writeAll: (chunks) => {
-        channel.cork()
-        return Effect.ensuring(
-          Effect.forEach(chunks, write, { discard: true }),
-          Effect.sync(() => channel.uncork())
-        )
-      }
-    })
-  })
-}
-
-const writeError = (cause: unknown): Socket.SocketError =>
-  new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
-
-const closedDuringWrite = Effect.fail(writeError(new Error("the channel closed during a write")))
-
-const drained = (channel: Duplex): Effect.Effect<void, Socket.SocketError> =>
-  Effect.callback((resume) => {
-    // The fiber may have made way for others since it wrote.
-    if (channel.destroyed) return resume(closedDuringWrite)
-    if (!channel.writableNeedDrain) return resume(Effect.void)
-    const onDrain = () => {
-      cleanup()
-      resume(Effect.void)
-    }
-    const onClose = () => {
-      cleanup()
-      resume(closedDuringWrite)
-    }
-    const cleanup = () => {
-      channel.off("drain", onDrain)
-      channel.off("close", onClose)
-    }
-    channel.on("drain", onDrain)
-    channel.on("close", onClose)
-    return Effect.sync(cleanup)
-  })
