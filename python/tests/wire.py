@@ -350,9 +350,21 @@ class Worker:
         assert method is None or got.meta.get("method") == method, got
         return got
 
-    def answer(self, id: int, value: Any = None, kind: int = SUCCESS, **meta: Any) -> None:
+    def answer(
+        self,
+        id: int,
+        value: Any = None,
+        kind: int = SUCCESS,
+        items: Iterable[Any] = (),
+        **meta: Any,
+    ) -> None:
+        """Answer what was asked; with the last items of a stream in the same write, so that the
+        worker, which has seen its end, credits none of them.
+        """
         self._asked.discard(id)
-        self.send(frame(kind, id, encode(value), encode(meta) if meta else b""))
+        last = list(items)
+        chunk = frame(CHUNK, id, encode(last)) if last else b""
+        self.send(chunk + frame(kind, id, encode(value), encode(meta) if meta else b""))
 
     def chunk(self, id: int, *items: Any) -> None:
         self.send(frame(CHUNK, id, encode(items)))
