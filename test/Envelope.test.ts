@@ -347,6 +347,7 @@ describe("a frame that refers to shared memory", () => {
     const claim = (table: Uint8Array) => {
       tables.push(Uint8Array.from(table))
       return {
+        fetch: undefined,
         take: (serial: number) => new Uint8Array(placed.get(serial)!),
         free: () => void freed.push(tables.length)
       }

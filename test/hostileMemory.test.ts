@@ -21,6 +21,10 @@ const MiB = 1024 * 1024
 setFlagsFromString("--expose-gc")
 const collectGarbage: () => void = runInNewContext("gc")
 
+const afterTurn = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
 /** The first region of the file of the worker's, of the host's, and of that which all have. */
 const [hosts, workers, common] = [0, 2 ** 30, 2 ** 31]
 
@@ -59,6 +63,8 @@ const start = Effect.fnUntraced(function* (
   return { memory, connection, worker, file, answer, answerWith, freed }
 })
 
+type Started = Effect.Success<ReturnType<typeof start>>
+
 describe("a value in shared memory", () => {
   it.effect("is read from where its reference says, and its memory is given back", () =>
     Effect.gen(function* () {
@@ -77,6 +83,84 @@ describe("a value in shared memory", () => {
       const bytes = Uint8Array.from(Buffer.from("ab"))
       const payload = Buffer.concat([Buffer.from([0x92]), shared(1), shared(1)])
       assert.deepStrictEqual(yield* answerWith(payload, [{ length: 2n }]), [bytes, bytes])
+    })
+  )
+})
+
+describe("a value of many megabytes", () => {
+  const length = 33 * MiB + 5
+  const reference = { region: workers + 3, start: 0n, offset: 4096n, length: BigInt(length) }
+  const bytes = Uint8Array.from({ length: 65_537 }, (_, i) => i * 31)
+
+  /** Memory with the value, as often as it fits. */
+  const startFilled = Effect.fnUntraced(function* () {
+    const started = yield* start({}, { capacity: 64 * MiB })
+    const value = Buffer.alloc(length)
+    for (let at = 0; at < length; at += bytes.length) value.set(bytes.subarray(0, length - at), at)
+    Fs.writeSync(started.file, value, 0, length, 4096)
+    return { ...started, value }
+  })
+
+  /** The frame of an answer that has the value. */
+  const answered = Effect.fnUntraced(function* ({ connection, worker }: Pick<Started, "connection" | "worker">) {
+    const call = yield* Effect.forkChild(connection.call({ method: "main", payload: null }))
+    const { id } = yield* worker.receiveKind(Kind.Request)
+    worker.bytes(frameWith(Kind.Success, id, shared(1), [reference]))
+    return yield* Fiber.join(call)
+  })
+  const decode = answerOf(Schema.Unknown, "main", false)
+
+  it.effect("is read whole, while other things go on", () =>
+    Effect.gen(function* () {
+      const started = yield* startFilled()
+      const frame = yield* answered(started)
+      let turns = 0
+      const turning = yield* Effect.forkChild(
+        Effect.forever(
+          Effect.andThen(
+            afterTurn,
+            Effect.sync(() => turns++)
+          )
+        )
+      )
+      const arrived = yield* decode(frame)
+      assert.isAbove(turns, 0)
+      yield* Fiber.interrupt(turning)
+      assert.isTrue(started.value.equals(arrived as Uint8Array))
+      assert.deepStrictEqual(yield* started.freed(1), [workers + 3])
+    })
+  )
+
+  it.effect("may be there more than once, as copies of their own", () =>
+    Effect.gen(function* () {
+      const { answerWith, value } = yield* startFilled()
+      const twice = Buffer.concat([Buffer.from([0x92]), shared(1), shared(1)])
+      const reason = yield* reasonOf(answerWith(twice, [reference]), "DecodeFailed")
+      assert.match(reason.issue, /more than the/)
+      const half = { ...reference, length: BigInt(17 * MiB) }
+      const [one, other] = (yield* answerWith(twice, [half])) as readonly [Uint8Array, Uint8Array]
+      assert.notStrictEqual(one.buffer, other.buffer)
+      assert.isTrue(value.subarray(0, one.length).equals(one) && Buffer.from(one).equals(other))
+    })
+  )
+
+  it.effect("fails its call where its file is smaller, and its memory is given back", () =>
+    Effect.gen(function* () {
+      const { answerWith, file, freed } = yield* startFilled()
+      Fs.ftruncateSync(file, 20 * MiB)
+      const reason = yield* reasonOf(answerWith(shared(1), [reference]), "DecodeFailed")
+      assert.match(reason.issue, /cannot be read/)
+      assert.deepStrictEqual(yield* freed(1), [workers + 3])
+    })
+  )
+
+  it.effect("gives its memory back when its call is interrupted as it is read", () =>
+    Effect.gen(function* () {
+      const started = yield* startFilled()
+      const frame = yield* answered(started)
+      const decoding = yield* Effect.forkChild(decode(frame), { startImmediately: true })
+      yield* Fiber.interrupt(decoding)
+      assert.deepStrictEqual(yield* started.freed(1), [workers + 3])
     })
   )
 })

@@ -31,7 +31,7 @@ export const answerOf = <A, RD>(
   type?: string | undefined
 ): ((frame: Envelope.Frame) => Effect.Effect<A, SynapseError, RD>) => {
   const decode = SchemaMsgpack.decode(schema)
-  return (frame) => {
+  const answer = (frame: Envelope.Frame): Effect.Effect<A, SynapseError, RD> => {
     let payload: unknown
     try {
       payload = Envelope.decodeFrame(frame)
@@ -45,6 +45,12 @@ export const answerOf = <A, RD>(
     } catch (error) {
       return fail(undecodable(error, method))
     }
+  }
+  return (frame) => {
+    const fetch = frame.lent?.fetch
+    if (fetch === undefined) return answer(frame)
+    // What is fetched is taken at once, so that no interruption leaves it held.
+    return Effect.uninterruptibleMask((restore) => Effect.flatMap(fetch, () => restore(answer(frame))))
   }
 }
 

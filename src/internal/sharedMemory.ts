@@ -4,6 +4,7 @@
  * Each side owns the regions of a file of its own and counts their references; what a message refers to is held until the
  * receiver says that it needs it no more. `docs/protocol.md` has the rules.
  */
+import * as Effect from "effect/Effect"
 import type { Commons } from "./commons.ts"
 import * as MemoryFile from "./memoryFile.ts"
 import { CodecError, fail, littleEndian } from "./msgpack.ts"
@@ -38,6 +39,8 @@ export interface Places {
 
 /** How a decoder gets at the values that a message refers to. */
 export interface Lent {
+  /** Reads beside other work what would hold that up in {@link take}; nothing where nothing does. */
+  readonly fetch: Effect.Effect<void> | undefined
   /** The bytes: a copy, or the memory itself where both sides have it mapped. Throws a `CodecError`. */
   readonly take: (serial: number) => Uint8Array<ArrayBuffer>
   /** They are not needed any more. */
@@ -50,13 +53,16 @@ export const referenceSize = 32
 /** How long nothing is in use before memory is given back to the system. */
 const idleMillis = 5000
 
+/** Copying as many bytes holds up everything else for longer than handing them to other threads takes. */
+const largeBytes = 16 * 1024 * 1024
+
 interface Claim {
   readonly region: number
   readonly offset: number
   readonly length: number
-  /** Whether the bytes are a copy. */
-  readonly isCopied: boolean
   readonly bytes: () => Uint8Array<ArrayBuffer>
+  /** Where the bytes are a copy: makes it on other threads. */
+  readonly copy: (() => Promise<Uint8Array<ArrayBuffer>>) | undefined
   readonly release: () => void
 }
 
@@ -66,6 +72,8 @@ const forgotten = new FinalizationRegistry<Claims>((claims) => claims.release())
 /** The references of one message that arrived. */
 class Claims {
   readonly bySerial = new Map<number, Claim>()
+  /** Copies that are made already, for the first who takes them. */
+  readonly fetched = new Map<Claim, Uint8Array<ArrayBuffer>>()
   fault: string | undefined
   readonly #capacity: number
   #copied = 0
@@ -76,13 +84,35 @@ class Claims {
 
   /** A value may be there as often as a message likes, and each time is a copy. */
   bytesOf(claim: Claim): Uint8Array<ArrayBuffer> {
-    if (claim.isCopied) this.#copied += claim.length
-    return this.#copied <= this.#capacity ? claim.bytes() : tooMuch(this.#copied, this.#capacity)
+    if (claim.copy !== undefined) this.#copied += claim.length
+    if (this.#copied > this.#capacity) return tooMuch(this.#copied, this.#capacity)
+    const fetched = this.fetched.get(claim)
+    this.fetched.delete(claim)
+    return fetched ?? claim.bytes()
+  }
+
+  get large(): ReadonlyArray<Claim> {
+    const large: Array<Claim> = []
+    let bytes = 0
+    for (const claim of this.bySerial.values()) {
+      bytes += claim.length
+      if (claim.copy !== undefined && claim.length >= largeBytes && bytes <= this.#capacity) large.push(claim)
+    }
+    return large
+  }
+
+  /** What cannot be read says so when it is taken. */
+  async fetch(large: ReadonlyArray<Claim>): Promise<void> {
+    for (const claim of large) {
+      const bytes = await claim.copy!().catch(() => undefined)
+      if (bytes !== undefined) this.fetched.set(claim, bytes)
+    }
   }
 
   release(): void {
     for (const { release } of this.bySerial.values()) release()
     this.bySerial.clear()
+    this.fetched.clear()
   }
 }
 
@@ -95,6 +125,13 @@ class LentClaims implements Lent {
   constructor(claims: Claims) {
     this.#claims = claims
     forgotten.register(this, claims, claims)
+  }
+
+  get fetch(): Effect.Effect<void> | undefined {
+    if (this.#claims.fault !== undefined) return undefined
+    const { large } = this.#claims
+    // Until they are read, the memory is held, whoever waits for it.
+    return large.length === 0 ? undefined : Effect.uninterruptible(Effect.promise(() => this.#claims.fetch(large)))
   }
 
   take(serial: number): Uint8Array<ArrayBuffer> {
@@ -287,16 +324,14 @@ export class SharedMemory implements Places {
     if (this.#closed) return undefined
     if (Math.floor(region / 2 ** 30) === workerFile) {
       this.#held++
-      const bytes = () => this.#read(this.#worker, offset, length)
-      return { region, offset, length, isCopied: true, bytes, release: () => this.#release(() => this.onFree(region)) }
+      return this.#copied(this.#worker, region, offset, length, () => this.onFree(region))
     }
     const own = this.#regions.get(region)
     if (own !== undefined) {
       if (own.uses === 0 || !isWithin(own, offset, length)) return undefined
       this.#held++
       this.#regions.use(own)
-      const bytes = () => this.#read(this.#host, offset, length)
-      return { region, offset, length, isCopied: true, bytes, release: () => this.#release(() => this.#free(own)) }
+      return this.#copied(this.#host, region, offset, length, () => this.#free(own))
     }
     const commons = this.#commons
     const common = commons?.get(region)
@@ -305,7 +340,26 @@ export class SharedMemory implements Places {
     }
     commons.use(common)
     const bytes = () => commons.view(common, offset, length)
-    return { region, offset, length, isCopied: false, bytes, release: () => commons.free(common) }
+    return { region, offset, length, copy: undefined, bytes, release: () => commons.free(common) }
+  }
+
+  #copied(file: MemoryFile.MemoryFile, region: number, offset: number, length: number, free: () => void): Claim {
+    return {
+      region,
+      offset,
+      length,
+      bytes: () => {
+        const bytes = this.#room(file, offset, length)
+        file.read(bytes, offset)
+        return bytes
+      },
+      copy: async () => {
+        const bytes = this.#room(file, offset, length)
+        await file.readAside(bytes, offset)
+        return bytes
+      },
+      release: () => this.#release(free)
+    }
   }
 
   #release(then: () => void): void {
@@ -314,12 +368,11 @@ export class SharedMemory implements Places {
     this.#closeFiles()
   }
 
-  #read(file: MemoryFile.MemoryFile, offset: number, length: number): Uint8Array<ArrayBuffer> {
-    // Memory is not asked for before it is known that there is so much to read.
+  /** Memory for a copy. None is asked for before it is known that there is so much to read. */
+  #room(file: MemoryFile.MemoryFile, offset: number, length: number): Uint8Array<ArrayBuffer> {
     if (offset + length > file.size()) throw new RangeError("beyond the end of the file")
-    const bytes = Buffer.allocUnsafeSlow(length)
-    file.read(bytes, offset)
-    return new Uint8Array(bytes.buffer, bytes.byteOffset, length)
+    const { buffer, byteOffset } = Buffer.allocUnsafeSlow(length)
+    return new Uint8Array(buffer, byteOffset, length)
   }
 }
 
