@@ -154,11 +154,8 @@ export interface Connection {
    * the connection. Interrupting it tells the worker and does not wait.
    */
   readonly call: (request: Request) => Effect.Effect<Envelope.Frame, SynapseError>
-  /**
-   * Makes a call. `ended` is given its end, and what its caller is to wait for before it hears of it; what is returned gives the
-   * call up.
-   */
-  readonly open: (request: Request, ended: Ended) => (() => void) | undefined
+  /** Makes a call, of whose end its caller hears; nothing where that was at once. */
+  readonly open: (request: Request, caller: Caller) => Opened | undefined
   /** The same, for an effect that waits. */
   readonly begin: (
     request: Request,
@@ -196,12 +193,26 @@ export interface Connection {
 }
 
 /**
- * Takes the end of a call.
+ * Who makes a call.
  *
  * @category models
  * @since 0.1.0
  */
-export type Ended = (exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined) => void
+export interface Caller {
+  /** Takes the end of the call. `first` is what is to be waited for before anybody hears of it. */
+  ended(exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined): void
+}
+
+/**
+ * A call that was made.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Opened {
+  /** Nobody waits for it any more. */
+  giveUp(): void
+}
 
 /**
  * Why a worker leaves.
@@ -234,10 +245,11 @@ export interface Stats {
 }
 
 /** A class, for the garbage collector: V8 keeps literals of a busy place until a full collection, with all they refer to. */
-class OpenCall {
+class OpenCall implements Opened {
   readonly id: number
   readonly request: Request
-  readonly ended: Ended
+  readonly caller: Caller
+  readonly #abandon: (call: OpenCall) => void
   /** Where the items go of a call that asks for a stream. */
   readonly lane: Lane | undefined
   readonly synchronous: boolean
@@ -248,12 +260,24 @@ class OpenCall {
   abandoned = false
   recalled = false
 
-  constructor(id: number, request: Request, ended: Ended, lane: Lane | undefined, synchronous: boolean) {
+  constructor(
+    id: number,
+    request: Request,
+    caller: Caller,
+    lane: Lane | undefined,
+    synchronous: boolean,
+    abandon: (call: OpenCall) => void
+  ) {
     this.id = id
     this.request = request
-    this.ended = ended
+    this.caller = caller
     this.lane = lane
     this.synchronous = synchronous
+    this.#abandon = abandon
+  }
+
+  giveUp(): void {
+    this.#abandon(this)
   }
 }
 
@@ -317,7 +341,7 @@ export const make = Effect.fnUntraced(function* (
     // Resuming may run the caller at once: the books are in order before.
     released()
     try {
-      call.ended(exit, inputsEnd)
+      call.caller.ended(exit, inputsEnd)
     } catch (error) {
       // Of whoever observes the caller: neither the worker nor other calls have anything to do with it.
       queueMicrotask(() => {
@@ -600,10 +624,10 @@ export const make = Effect.fnUntraced(function* (
   const synchronous = synchronousMethods(hello)
   const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
 
-  const add = (request: Request, ended: Ended, lane?: Lane): OpenCall => {
+  const add = (request: Request, caller: Caller, lane?: Lane): OpenCall => {
     // The methods of an object are not known here.
     const takesTurns = request.target === undefined && synchronous.has(request.method)
-    const call = new OpenCall(calls.nextId(), request, ended, lane, takesTurns)
+    const call = new OpenCall(calls.nextId(), request, caller, lane, takesTurns, abandon)
     calls.add(call)
     if (call.synchronous) synchronousLoad++
     if (calls.size - abandoned === 1) options.onBusy(true)
@@ -652,19 +676,20 @@ export const make = Effect.fnUntraced(function* (
   const refusal = (): SynapseError | undefined => endedWith ?? (closing ? closed : undefined)
   const isOpen = (): boolean => refusal() === undefined && !isLeaving
 
-  const open: Connection["open"] = (request, ended) => {
+  const open: Connection["open"] = (request, caller) => {
     const refused = refusal()
-    if (refused !== undefined) {
-      ended(Exit.fail(withDelivery(refused, "notSent")), undefined)
-      return undefined
-    }
-    const call = add(request, ended)
-    return () => abandon(call)
+    if (refused === undefined) return add(request, caller)
+    caller.ended(Exit.fail(withDelivery(refused, "notSent")), undefined)
+    return undefined
   }
 
-  const begin: Connection["begin"] = (request, resume) =>
-    // Its input streams end before it does.
-    open(request, (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit)))
+  const begin: Connection["begin"] = (request, resume) => {
+    const opened = open(request, {
+      // Its input streams end before it does.
+      ended: (exit, first) => resume(first === undefined ? exit : Effect.andThen(first, exit))
+    })
+    return opened && (() => opened.giveUp())
+  }
 
   return {
     hello,
@@ -686,7 +711,7 @@ export const make = Effect.fnUntraced(function* (
         lane.end(Exit.fail(withDelivery(refused, "notSent")))
         return { take: lane.take, close: () => {} }
       }
-      const call = add(request, (exit) => lane.end(exit), lane)
+      const call = add(request, { ended: (exit) => lane.end(exit) }, lane)
       const close = (): void => {
         abandon(call)
         lane.close()

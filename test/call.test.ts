@@ -39,8 +39,8 @@ const answering = (answers: ReadonlyArray<Answer>, isOpen = true) => {
       resume(answer(request))
       return undefined
     },
-    open: (request, ended) => {
-      ended(Effect.runSyncExit(answer(request)), undefined)
+    open: (request, caller) => {
+      caller.ended(Effect.runSyncExit(answer(request)), undefined)
       return undefined
     }
   }
@@ -240,8 +240,8 @@ describe("a call that may have run, and is sent again", () => {
     Effect.gen(function* () {
       let calls = 0
       const stub: Pick<Connection.Connection, "open"> = {
-        open: (_, ended) => {
-          ended(Effect.runSyncExit(exited), undefined)
+        open: (_, caller) => {
+          caller.ended(Effect.runSyncExit(exited), undefined)
           return undefined
         }
       }
@@ -260,8 +260,8 @@ describe("a call that may have run, and is sent again", () => {
       let calls = 0
       const closing = Deferred.makeUnsafe<void>()
       const stub: Pick<Connection.Connection, "open"> = {
-        open: (_, ended) => {
-          ended(Effect.runSyncExit(exited), Deferred.await(closing))
+        open: (_, caller) => {
+          caller.ended(Effect.runSyncExit(exited), Deferred.await(closing))
           return undefined
         }
       }
@@ -282,9 +282,9 @@ describe("a call that may have run, and is sent again", () => {
     Effect.gen(function* () {
       let calls = 0
       const stub: Pick<Connection.Connection, "open"> = {
-        open: (request, ended) => {
+        open: (request, caller) => {
           request.onSent?.()
-          ended(Effect.runSyncExit(exited), undefined)
+          caller.ended(Effect.runSyncExit(exited), undefined)
           return undefined
         }
       }

@@ -7,7 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
-import type { Connection, Ended, Request } from "../Connection.ts"
+import type { Caller, Connection, Opened, Request } from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
 import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { CallOptions, Runtime } from "../Synapse.ts"
@@ -254,7 +254,7 @@ type Answer = (frame: Envelope.Frame) => Effect.Effect<unknown, SynapseError, un
  * A call as an {@link Exchange} makes it, without what few calls ask for: one object from its caller to its answer, because
  * what a call that waits among thousands costs is to come back to all that it has.
  */
-class PlainCall extends Entry implements Request, Timed {
+class PlainCall extends Entry implements Request, Caller, Timed {
   readonly method: string
   readonly affinity: string | undefined
   readonly payload: unknown
@@ -276,7 +276,7 @@ class PlainCall extends Entry implements Request, Timed {
   readonly #answer: Answer
   readonly #resume: (end: ReturnType<Answer>) => void
   #worker: Connection | undefined
-  #cancel: (() => void) | undefined
+  #opened: Opened | undefined
   #spend: (() => void) | undefined
   #attempt = 1
   /** Nobody waits for it any more. */
@@ -328,7 +328,7 @@ class PlainCall extends Entry implements Request, Timed {
     this.#calls.enter(this, this.#current, returned)
   }
 
-  readonly expire = (): void => {
+  expire(): void {
     // What is given up may say how far it got.
     const error = this.#budget!.expired(this.method)
     this.giveUp()
@@ -351,9 +351,9 @@ class PlainCall extends Entry implements Request, Timed {
     this.#worker = connection
     this.#spend = spend
     this.parent = isNested(this.#current, connection) ? this.#current.call : undefined
-    const cancel = connection.open(this, this.#ended)
+    const opened = connection.open(this, this)
     // One that was refused may have begun elsewhere by now.
-    if (cancel !== undefined) this.#cancel = cancel
+    if (opened !== undefined) this.#opened = opened
   }
 
   fail(error: SynapseError): void {
@@ -361,9 +361,9 @@ class PlainCall extends Entry implements Request, Timed {
   }
 
   protected cancel(): void {
-    const cancel = this.#cancel
-    this.#cancel = undefined
-    cancel?.()
+    const opened = this.#opened
+    this.#opened = undefined
+    opened?.giveUp()
     this.#spent()
   }
 
@@ -373,8 +373,8 @@ class PlainCall extends Entry implements Request, Timed {
     spend?.()
   }
 
-  readonly #ended: Ended = (exit, first) => {
-    this.#cancel = undefined
+  ended(exit: Exit.Exit<Envelope.Frame, SynapseError>, first: Effect.Effect<void> | undefined): void {
+    this.#opened = undefined
     this.#spent()
     if (first === undefined) return this.#settle(exit)
     // Its input streams end before it does.

@@ -12,7 +12,7 @@ import { maxDelayMillis } from "./nativeSleep.ts"
 /** Who is given up at a time. */
 export interface Timed {
   /** Called once, when its time has come. */
-  readonly expire: () => void
+  expire(): void
   /** In milliseconds of the clock. */
   deadline: number
   /** Where it is in the heap, -1 when it is not. */
