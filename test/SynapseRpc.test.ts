@@ -1,10 +1,27 @@
 /** RPCs of a real worker, through the typed client. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Logger, Queue, Stream, Tracer } from "effect"
+import {
+  Cause,
+  Context,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Layer,
+  Logger,
+  Queue,
+  Schema,
+  Scope,
+  Stream,
+  Tracer
+} from "effect"
 import { Rpc, RpcClient, RpcGroup, RpcMiddleware } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { Synapse, SynapseError, SynapseRpc } from "effect-synapse"
 import { live, upTo } from "./fixtures/dialogue.ts"
+import * as FakeRuntime from "./fixtures/FakeRuntime.ts"
 import * as modules from "./fixtures/modules.ts"
 import {
   AuthClient,
@@ -379,5 +396,97 @@ describe("a call whose worker dies", () => {
       assert.strictEqual(exitCode, 3)
       assert.strictEqual((yield* python.embed({ text: "a" })).text, "a")
     }).pipe(Effect.provide(Live))
+  )
+})
+
+describe("a call of a runtime", () => {
+  it.effect("has every option, and headers of its own", () =>
+    Effect.gen(function* () {
+      const { asked, runtime } = FakeRuntime.make({ call: () => Effect.succeed(1) })
+      const group = RpcGroup.make(
+        Rpc.make("plain", { success: Schema.Int }),
+        Rpc.make("careful", { success: Schema.Int }).annotate(SynapseRpc.Options, { idempotent: true, timeout: 2 })
+      )
+      const python = yield* SynapseRpc.client(group, { runtime, options: { timeout: 1, queueTimeout: 5 } })
+      yield* python.plain()
+      yield* python.careful()
+      yield* python.careful().pipe(SynapseRpc.withOptions({ affinity: "a", timeout: 3 }))
+      yield* python
+        .careful()
+        .pipe(SynapseRpc.withOptions({ affinity: "b" }), SynapseRpc.withOptions({ affinity: "a", onCancel: "replace" }))
+      const given = asked.map(({ options: { headers: _, onSent: __, ...options } }) => options)
+      assert.deepStrictEqual(given, [
+        { method: "plain", timeout: 1, queueTimeout: 5 },
+        { method: "careful", idempotent: true, timeout: 2, queueTimeout: 5 },
+        { method: "careful", idempotent: true, timeout: 3, queueTimeout: 5, affinity: "a" },
+        { method: "careful", idempotent: true, timeout: 2, queueTimeout: 5, affinity: "b", onCancel: "replace" }
+      ])
+    })
+  )
+
+  it.effect("makes its payload, defaults and classes included, and encodes it", () =>
+    Effect.gen(function* () {
+      const { asked, runtime } = FakeRuntime.make({ call: () => Effect.succeed(null) })
+      class At extends Schema.Class<At>("test/At")({ at: Schema.DateTimeUtcFromMillis }) {}
+      const group = RpcGroup.make(
+        Rpc.make("search", {
+          payload: {
+            text: Schema.String,
+            limit: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(10)))
+          }
+        }),
+        Rpc.make("record", { payload: At }),
+        Rpc.make("nothing")
+      )
+      const python = yield* SynapseRpc.client(group, { runtime })
+      yield* python.search({ text: "a" })
+      yield* python.record({ at: DateTime.fromDateUnsafe(new Date(5)) })
+      yield* python.nothing()
+      assert.deepStrictEqual(
+        asked.map(({ input }) => input),
+        [{ text: "a", limit: 10 }, { at: 5 }, null]
+      )
+    })
+  )
+
+  it.effect("decodes an error of any schema, and leaves what is none of it", () =>
+    Effect.gen(function* () {
+      const failing = (error: unknown) => {
+        const call = () => FakeRuntime.fail(new SynapseError.HandlerFailed({ method: "one", error }))
+        const group = RpcGroup.make(
+          Rpc.make("one", { error: Schema.Union([Schema.Literal("busy"), Schema.DateTimeUtc]) })
+        )
+        return Effect.flatMap(SynapseRpc.client(group, { runtime: FakeRuntime.make({ call }).runtime }), (python) =>
+          Effect.flip(python.one())
+        )
+      }
+      assert.strictEqual(yield* failing("busy"), "busy")
+      assert.isTrue(DateTime.isDateTime(yield* failing(new Date(0))))
+      const other = yield* failing({ _tag: "Other", message: "" })
+      assert.instanceOf(other, SynapseError.SynapseError)
+      assert.strictEqual(other.reason._tag, "HandlerFailed")
+    })
+  )
+
+  it.effect("that is discarded is done when it is sent, and can be given up before", () =>
+    Effect.gen(function* () {
+      let interrupted = 0
+      const { asked, runtime } = FakeRuntime.make({
+        call: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted++))
+      })
+      const scope = yield* Scope.make()
+      const python = yield* Scope.provide(SynapseRpc.client(RpcGroup.make(Rpc.make("one")), { runtime }), scope)
+      const waiting = yield* Effect.forkChild(python.one(undefined, { discard: true }), { startImmediately: true })
+      yield* Effect.yieldNow
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* Fiber.interrupt(waiting)
+      assert.strictEqual(interrupted, 1)
+      const sent = yield* Effect.forkChild(python.one(undefined, { discard: true }), { startImmediately: true })
+      asked[1]!.options.onSent!()
+      yield* Fiber.join(sent)
+      assert.strictEqual(interrupted, 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(interrupted, 2)
+    })
   )
 })

@@ -7,6 +7,7 @@ import { TestClock } from "effect/testing"
 import { Activity, Workflow, WorkflowEngine } from "effect/workflow"
 import { Synapse, SynapseError, SynapseRpc } from "effect-synapse"
 import { live, upTo } from "./fixtures/dialogue.ts"
+import * as FakeRuntime from "./fixtures/FakeRuntime.ts"
 import * as modules from "./fixtures/modules.ts"
 import { AuthClient, Guarded, Models, PromptTooLong, Token, Unauthorized, Vector } from "./fixtures/rpc.ts"
 
@@ -281,6 +282,61 @@ describe("an entity", () => {
         embed: ({ payload }) => Effect.catchTag(python("embed", payload), "SynapseError", Effect.die),
         numbers: ({ payload }) => Stream.catchTag(python("numbers", payload), "SynapseError", Stream.die)
       })
+    })
+  )
+})
+
+describe("the protocol", () => {
+  const group = RpcGroup.make(Rpc.make("one", { success: Schema.Int }))
+
+  it.effect("tells what did not run, what may have, and what does not fit", () =>
+    Effect.gen(function* () {
+      const { Closed, CallTimeout, DecodeFailed, Overloaded } = SynapseError
+      const misfit = { method: "one", path: "$", issue: "no" } as const
+      const expected = [
+        [new Overloaded({ where: "queue", capacity: 1 }), "WorkerSendError"],
+        [new Overloaded({ where: "worker", capacity: 1 }), "WorkerSendError"],
+        [new Closed({ delivery: "notSent" }), "WorkerSendError"],
+        [new Closed({ delivery: "unknown" }), "WorkerReceiveError"],
+        [new CallTimeout({ method: "one", option: "timeout", durationMillis: 1, running: true }), "WorkerReceiveError"],
+        [new DecodeFailed({ ...misfit, side: "python", what: "arguments", delivery: "rejected" }), "RpcClientDefect"]
+      ] as const
+      for (const [reason, tag] of expected) {
+        const { runtime } = FakeRuntime.make({ call: () => FakeRuntime.fail(reason) })
+        const client = yield* RpcClient.make(group).pipe(Effect.provide(SynapseRpc.layerProtocolWith({ runtime })))
+        const [found, cause] = yield* clientErrorOf(client.one())
+        assert.deepStrictEqual([found, cause], [tag, reason._tag])
+      }
+    })
+  )
+
+  it.effect("asks once whether a method streams, and again when that changes", () =>
+    Effect.gen(function* () {
+      const streaming = RpcGroup.make(Rpc.make("one", { success: Schema.Int, stream: true }))
+      const answers: { -readonly [K in keyof FakeRuntime.Answers]: FakeRuntime.Answers[K] } = {
+        stream: () => Stream.make(1, 2)
+      }
+      const unsupported = () =>
+        FakeRuntime.fail(new SynapseError.Unsupported({ method: "one", detail: "", delivery: "rejected" }))
+      const { asked, runtime } = FakeRuntime.make({
+        call: (one) => (answers.call ?? unsupported)(one),
+        stream: (one) => answers.stream?.(one) ?? Stream.fromEffect(unsupported())
+      })
+      const protocol = yield* SynapseRpc.makeProtocol({ runtime, options: { timeout: "1 minute" } })
+      const make = Effect.provideService(RpcClient.Protocol, protocol)
+      const many = yield* make(RpcClient.make(streaming))
+      assert.deepStrictEqual(yield* Stream.runCollect(many.one()), [1, 2])
+      assert.lengthOf(asked, 2)
+      assert.deepStrictEqual(yield* Stream.runCollect(many.one()), [1, 2])
+      assert.lengthOf(asked, 3)
+      delete answers.stream
+      answers.call = () => Effect.succeed(7)
+      const one = yield* make(RpcClient.make(group))
+      assert.strictEqual(yield* one.one(), 7)
+      assert.lengthOf(asked, 5)
+      assert.strictEqual(yield* one.one(), 7)
+      assert.lengthOf(asked, 6)
+      assert.deepInclude(asked[5]!.options, { method: "one", timeout: "1 minute" })
     })
   )
 })
