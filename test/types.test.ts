@@ -1,7 +1,7 @@
 /** What the compiler infers. These tests pass when they compile. */
-import { type Config, Context, Effect, type Layer, Schema, SchemaGetter, Stream } from "effect"
-import { Rpc, RpcGroup } from "effect/rpc"
-import { HostFunctions, Synapse, type SynapseError, SynapseLive } from "effect-synapse"
+import { type Config, Context, Effect, Layer, Schema, SchemaGetter, type Scope, Stream } from "effect"
+import { Rpc, type RpcClient, RpcGroup, RpcMiddleware } from "effect/rpc"
+import { HostFunctions, Synapse, type SynapseError, SynapseLive, SynapseRpc } from "effect-synapse"
 import { describe, expectTypeOf, it } from "vitest"
 
 class Cipher extends Context.Service<Cipher, { readonly decrypt: (text: string) => string }>()("test/Cipher") {}
@@ -123,5 +123,68 @@ describe("the compiler", () => {
   it("wants the directory", () => {
     // @ts-expect-error directory is missing
     Synapse.layer({})
+  })
+
+  it("knows what the RPCs of a group take, give and fail with", () => {
+    class TooLong extends Schema.TaggedError<TooLong>()("TooLong", { limit: Schema.Int }) {}
+    const group = RpcGroup.make(
+      Rpc.make("embed", { payload: { text: Schema.String }, success: Schema.Array(Schema.Finite), error: TooLong }),
+      Rpc.make("words", { success: Schema.String, error: TooLong, stream: true })
+    )
+    const made = SynapseRpc.client(group)
+    expectTypeOf(made).toEqualTypeOf<
+      Effect.Effect<SynapseRpc.Client<typeof group>, never, Synapse.Synapse | Scope.Scope>
+    >()
+    Effect.map(made, (python) => {
+      expectTypeOf(python.embed({ text: "hi" })).toEqualTypeOf<
+        Effect.Effect<ReadonlyArray<number>, TooLong | SynapseError.SynapseError>
+      >()
+      expectTypeOf(python.embed({ text: "hi" }, { discard: true })).toEqualTypeOf<
+        Effect.Effect<void, SynapseError.SynapseError>
+      >()
+      expectTypeOf(python.words()).toEqualTypeOf<Stream.Stream<string, TooLong | SynapseError.SynapseError>>()
+      expectTypeOf(python.words().pipe(SynapseRpc.withOptions({ timeout: 1 }))).toEqualTypeOf<
+        Stream.Stream<string, TooLong | SynapseError.SynapseError>
+      >()
+      expectTypeOf(python.embed({ text: "hi" }).pipe(SynapseRpc.withOptions({ affinity: "a" }))).toEqualTypeOf<
+        Effect.Effect<ReadonlyArray<number>, TooLong | SynapseError.SynapseError>
+      >()
+      // @ts-expect-error a number is not a string
+      python.embed({ text: 1 })
+      // @ts-expect-error an RPC has its method already
+      python.words().pipe(SynapseRpc.withOptions({ method: "other" }))
+    })
+  })
+
+  it("knows which runtime serves a group, and what its middleware needs", () => {
+    class Auth extends RpcMiddleware.Service<Auth>()("test/Auth", { requiredForClient: true }) {}
+    const group = RpcGroup.make(Rpc.make("one", { success: Schema.Int })).middleware(Auth)
+    expectTypeOf(SynapseRpc.client(group, { runtime: Other, flatten: true })).toEqualTypeOf<
+      Effect.Effect<
+        RpcClient.RpcClient.Flat<RpcGroup.Rpcs<typeof group>, SynapseError.SynapseError>,
+        never,
+        Other | Scope.Scope | RpcMiddleware.ForClient<Auth>
+      >
+    >()
+    expectTypeOf(SynapseRpc.layerProtocol).toEqualTypeOf<Layer.Layer<RpcClient.Protocol, never, Synapse.Synapse>>()
+    expectTypeOf(SynapseRpc.layerProtocolWith({ runtime: Other })).toEqualTypeOf<
+      Layer.Layer<RpcClient.Protocol, never, Other>
+    >()
+    expectTypeOf(SynapseRpc.layerProtocolWith({ options: { timeout: 1 } })).toEqualTypeOf<
+      Layer.Layer<RpcClient.Protocol, never, Synapse.Synapse>
+    >()
+    expectTypeOf(Layer.effectDiscard(SynapseRpc.client(RpcGroup.make(Rpc.make("one"))))).toEqualTypeOf<
+      Layer.Layer<never, never, Synapse.Synapse>
+    >()
+  })
+
+  it("takes handlers of Python for those of a group", () => {
+    const group = RpcGroup.make(
+      Rpc.make("one", { success: Schema.Int }),
+      Rpc.make("many", { success: Schema.Int, stream: true })
+    )
+    expectTypeOf(group.toLayer(SynapseRpc.handlers(group))).toEqualTypeOf<
+      Layer.Layer<Rpc.ToHandler<RpcGroup.Rpcs<typeof group>>, never, Synapse.Synapse>
+    >()
   })
 })
