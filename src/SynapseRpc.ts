@@ -363,6 +363,11 @@ const requestOf = (
  * The server halves of middleware run on this side. Headers and the span of a request reach Python. A {@link SynapseError} is
  * a defect of the handler, unless the RPC declares it as its error.
  *
+ * **Gotchas**
+ *
+ * An RPC server takes a defect for one of its own, and fails all calls of that client. With `disableFatalDefects: true` an exception
+ * in Python is the failure of its call alone.
+ *
  * **Example** (A client of a server that is Python)
  *
  * ```ts

@@ -61,6 +61,7 @@ layer(Live, live)("Effect's own client", (it) => {
       const defect = Cause.squash(exit.cause)
       assert.instanceOf(defect, Error)
       assert.deepStrictEqual([defect.name, defect.message], ["ValueError", "no such text"])
+      assert.match(defect.stack!, /^ValueError: no such text\n.*main\.py.*in embed/s)
     })
   )
 

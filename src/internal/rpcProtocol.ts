@@ -126,9 +126,8 @@ const exitOf = (error: SynapseError): Effect.Effect<Exit, RpcClientError> => {
     case "HandlerFailed":
       return Effect.succeed({ _tag: "Failure", cause: [{ _tag: "Fail", error: reason.error }] })
     case "PythonException": {
-      const { message, type: name } = reason.exception
-      const defect = { name, message, stack: reason.traceback }
-      return Effect.succeed({ _tag: "Failure", cause: [{ _tag: "Die", defect }] })
+      const { message, name, stack } = error.cause as Error
+      return Effect.succeed({ _tag: "Failure", cause: [{ _tag: "Die", defect: { name, message, stack } }] })
     }
     case "EncodeFailed":
     case "DecodeFailed":
