@@ -48,6 +48,15 @@ class Point:
 
 
 @dataclasses.dataclass
+class Counted:
+    n: int
+    double: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.double = 2 * self.n
+
+
+@dataclasses.dataclass
 class Node:
     value: int
     next: Node | None = None
@@ -143,6 +152,9 @@ FITS: list[tuple[Any, Any, Any]] = [
     (typing.NewType("Id", int), 3, 3),
     (np.float32, 1.5, np.float32(1.5)),
     (np.int64, 3, np.int64(3)),
+    (np.bool_, True, np.bool_(True)),
+    (Counted, {"n": 2}, Counted(2)),
+    (list[Counted], [{"n": 2, "double": 9}], [Counted(2)]),
 ]
 
 FAILS: list[tuple[Any, Any, str, str]] = [

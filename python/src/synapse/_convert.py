@@ -539,7 +539,7 @@ def _tabular(kind: Any, pyarrow: Any) -> Converter | None:
 def _numpy_scalar(kind: Any, numpy: Any) -> Converter:
     scalars = ((numpy.bool_, bool), (numpy.integer, int), (numpy.floating, float))
     for base, python in scalars:
-        if issubclass(kind, base) and kind is not base:
+        if issubclass(kind, base) and (kind is not base or python is bool):
             inner = converter(python)
             return _then(inner, kind)
     raise TypeError(f"`{kind.__qualname__}` is not a type that can arrive")
