@@ -175,9 +175,12 @@ class _Definer:
 
     def _attrs(self) -> Iterator[dict[str, Any]]:
         for each in self._kind.__attrs_attrs__:
-            if self._is_in and not each.init:
+            has_default = type(each.default).__name__ != "_Nothing"
+            # msgspec wants what has no default also where `__init__` does not take it, and does not
+            # send what is private.
+            if (not each.init and has_default) if self._is_in else each.name.startswith("_"):
                 continue
-            required = type(each.default).__name__ == "_Nothing" or not each.init
+            required = not has_default or not each.init
             default = MISSING if required else each.default
             yield self._hinted(each.name, each.name, required, default)
 

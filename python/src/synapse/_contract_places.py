@@ -41,7 +41,7 @@ class Places:
         if file is None:
             return None
         names = _names(file)
-        qualified = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", "")
+        qualified = getattr(kind, "__qualname__", kind.__name__)
         # The functional form of a class in a function says the name alone.
         line = names.get(qualified) or names.get(kind.__name__)
         return None if line is None else self._place(file, line)

@@ -93,6 +93,8 @@ class Describer:
         if _name(annotation) in _SPECIAL and _module(annotation) in _TYPING:
             return _SPECIAL[_name(annotation)]
         kind = origin or annotation
+        if kind is tuple and not arguments and not hasattr(annotation, "__args__"):
+            return {"kind": "list", "items": UNKNOWN}
         if isinstance(kind, type):
             found = self._class(kind, arguments, spot, scope)
             if found is not None:

@@ -29,6 +29,6 @@ def _range() -> Any:
 
 _RANGE: Final = _range()
 
-#: An `int` of 64 bits, from -2^63 to 2^63-1. In TypeScript it is a `bigint`, where a plain `int` is a
-#: `number`, exact up to 2^53. For type checkers it is an `int`.
+#: An `int` of 64 bits, from -2^63 to 2^63-1. In TypeScript it is a `bigint`, where a plain `int` is
+#: a `number`, exact up to 2^53. For type checkers it is an `int`.
 Int64: TypeAlias = Annotated[int, _RANGE]
