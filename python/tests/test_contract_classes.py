@@ -291,7 +291,7 @@ class Point(typing.NamedTuple):
     y: float = 0.5
 
 
-Untyped = collections.namedtuple("Untyped", ["a", "b"])  # noqa: PYI024
+Untyped = collections.namedtuple("Untyped", ["a", "b"])
 
 
 def test_a_named_tuple_is_a_record() -> None:
@@ -362,9 +362,7 @@ def test_tagged_structs_have_their_tags() -> None:
     assert taken(Circle | Square | Third) == (
         {"kind": "union", "members": [ref("Circle"), ref("Square"), ref("Third")]},
         {
-            "Circle": a_struct(
-                field("radius", NUMBER), tag={"field": "_tag", "value": "circle"}
-            ),
+            "Circle": a_struct(field("radius", NUMBER), tag={"field": "_tag", "value": "circle"}),
             "Square": {
                 "kind": "struct",
                 "fields": [field("side", NUMBER)],
@@ -700,7 +698,7 @@ def test_classes_that_nothing_tells_apart_are_numbered() -> None:
 
 def test_an_error_keeps_its_name_which_is_its_tag() -> None:
     @dataclasses.dataclass
-    class Full:  # noqa: F811
+    class Full:
         n: int
 
     def f() -> Any: ...

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from synapse import _arrow, _isoformat
 from synapse._encode import key_path
+from synapse._integers import Range
 
 
 class ConvertIssue(Exception):
@@ -102,9 +103,11 @@ def _make(annotation: Any) -> Converter:
     if type(origin).__name__ == "TypeAliasType":
         return converter(origin.__value__[arguments])
     if origin is typing.Annotated:
-        return (
-            _validated(annotation) if _has_constraints(arguments[1:]) else converter(arguments[0])
-        )
+        if _has_constraints(arguments[1:]):
+            return _validated(annotation)
+        inner = converter(arguments[0])
+        ranges = [each for each in arguments[1:] if isinstance(each, Range)]
+        return _within(inner, ranges[0]) if ranges else inner
     if origin is typing.Literal:
         return _literal(arguments)
     if origin in (typing.Union, types.UnionType):
@@ -547,6 +550,18 @@ def _numpy_scalar(kind: Any, numpy: Any) -> Converter:
 
 def _then(inner: Converter, make: Callable[[Any], Any]) -> Converter:
     return Converter(inner.expects, lambda value, path: make(inner.convert(value, path)))
+
+
+def _within(inner: Converter, bounds: Range) -> Converter:
+    def convert(value: Any, path: str) -> Any:
+        result = inner.convert(value, path)
+        if result < bounds.ge:
+            raise ConvertIssue(path, f"Expected `int` >= {bounds.ge}")
+        if result > bounds.le:
+            raise ConvertIssue(path, f"Expected `int` <= {bounds.le}")
+        return result
+
+    return Converter(inner.expects, convert)
 
 
 def _has_constraints(metadata: tuple[Any, ...]) -> bool:
