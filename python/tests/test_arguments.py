@@ -57,6 +57,12 @@ class Counted:
 
 
 @dataclasses.dataclass
+class Due:
+    at: typing.Annotated[dt.datetime, msgspec.Meta(tz=False)]
+    done: bool = False
+
+
+@dataclasses.dataclass
 class Node:
     value: int
     next: Node | None = None
@@ -153,11 +159,15 @@ FITS: list[tuple[Any, Any, Any]] = [
     (np.float32, 1.5, np.float32(1.5)),
     (np.int64, 3, np.int64(3)),
     (np.bool_, True, np.bool_(True)),
+    (np.int8, -128, np.int8(-128)),
+    (Due, {"at": "2020-01-01T00:00:00"}, Due(dt.datetime(2020, 1, 1))),
     (Counted, {"n": 2}, Counted(2)),
     (list[Counted], [{"n": 2, "double": 9}], [Counted(2)]),
 ]
 
 FAILS: list[tuple[Any, Any, str, str]] = [
+    (np.int8, 128, "$", "Expected `int` <= 127"),
+    (np.uint8, -1, "$", "Expected `int` >= 0"),
     (int, "s", "$", "Expected `int`, got `str`"),
     (int, True, "$", "Expected `int`, got `bool`"),
     (int, 1.0, "$", "Expected `int`, got `float`"),

@@ -238,7 +238,7 @@ class Describer:
         if numpy is None or not issubclass(kind, (numpy.ndarray, numpy.generic)):
             return None
         if issubclass(kind, numpy.generic):
-            return _numpy_scalar(numpy, kind)
+            return _numpy_scalar(numpy, kind, spot.way)
         if kind is not numpy.ndarray and spot.way == "in":
             return None
         shape, dtype = arguments if len(arguments) == 2 else (Any, Any)
@@ -391,17 +391,20 @@ def _map_arguments(kind: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
     return (arguments[0], arguments[1]) if len(arguments) == 2 else (Any, Any)
 
 
-def _numpy_scalar(numpy: Any, kind: Any) -> Type | None:
+def _numpy_scalar(numpy: Any, kind: Any, way: Way) -> Type | None:
     if issubclass(kind, numpy.bool_):
         return {"kind": "boolean"}
     if issubclass(kind, numpy.integer):
         try:
             info = numpy.iinfo(kind)
         except ValueError:
-            return {"kind": "int64"}
+            # One that others inherit from.
+            return {"kind": "int64"} if way == "out" else None
         return of_bits(int(info.min), int(info.max))
     if issubclass(kind, numpy.floating):
         return {"kind": "number"}
+    if way == "in":
+        return None
     if issubclass(kind, numpy.str_):
         return {"kind": "string"}
     return {"kind": "bytes"} if issubclass(kind, numpy.bytes_) else None

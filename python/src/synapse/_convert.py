@@ -544,6 +544,13 @@ def _numpy_scalar(kind: Any, numpy: Any) -> Converter:
     for base, python in scalars:
         if issubclass(kind, base) and (kind is not base or python is bool):
             inner = converter(python)
+            if python is int:
+                try:
+                    info = numpy.iinfo(kind)
+                except ValueError:
+                    # One that others inherit from.
+                    break
+                inner = _within(inner, Range(int(info.min), int(info.max)))
             return _then(inner, kind)
     raise TypeError(f"`{kind.__qualname__}` is not a type that can arrive")
 
@@ -570,7 +577,8 @@ def _has_constraints(metadata: tuple[Any, ...]) -> bool:
     return any(isinstance(each, meta) for each in metadata)
 
 
-_AS_THEY_ARE: Final = (bytes, bytearray, memoryview, dt.datetime)
+# Instants arrive as such; texts without a time zone are still to be read.
+_AS_THEY_ARE: Final = (bytes, bytearray, memoryview)
 
 
 def _validated(annotation: Any) -> Converter:
