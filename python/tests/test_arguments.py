@@ -5,6 +5,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import sys
 import typing
 import uuid
 from typing import Any
@@ -394,6 +395,25 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_before_any_call() -> N
         TypeError, match=r"handler `f`: its annotations cannot be resolved.*Nothing"
     ):
         binder(f, "f", choose())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no type statement")
+def test_a_named_type_may_be_within_itself(codec: Codec) -> None:
+    scope: dict[str, Any] = {}
+    exec("type Tree = int | list[Tree]", scope)
+
+    def whole(tree: Any, /) -> None: ...
+    def named(tree: Any, other: int) -> None: ...
+
+    for f in (whole, named):
+        f.__annotations__["tree"] = scope["Tree"]
+    bind = binder(whole, "f", codec)
+    assert bind(codec.encode([1, [2, []]])) == (([1, [2, []]],), None)
+    with pytest.raises(DecodeIssue):
+        bind(codec.encode([1, ["a"]]))
+    bind = binder(named, "f", codec)
+    with pytest.raises(DecodeIssue):
+        bind(codec.encode({"tree": [1, ["a"]], "other": 1}))
 
 
 def test_a_type_that_cannot_arrive_is_refused_before_any_call(codec: Codec) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import sys
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar
@@ -584,7 +585,6 @@ def test_an_enum_has_its_members_in_their_order() -> None:
 
 
 UserId = NewType("UserId", int)
-Tree = typing_extensions.TypeAliasType("Tree", "int | list[Tree]")
 Listed = typing_extensions.TypeAliasType("Listed", list[T], type_params=(T,))
 
 
@@ -602,6 +602,29 @@ def test_a_named_alias_may_be_generic() -> None:
         ref("Listed", INTEGER),
         {"Listed": {"kind": "alias", "type": a_list(parameter("T")), "parameters": ["T"]}},
     )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no type statement")
+def test_type_statements_and_parameters_in_brackets_are_described() -> None:
+    scope: dict[str, Any] = {"dataclasses": dataclasses, "__name__": __name__}
+    source = """
+type Tree = int | list[Tree]
+type Couple[V] = tuple[V, V]
+
+@dataclasses.dataclass
+class Cell[V: int]:
+    item: V
+    next: "Cell[V] | None" = None
+"""
+    exec(source, scope)
+    union = {"kind": "union", "members": [INTEGER, a_list(ref("Tree"))]}
+    assert taken(scope["Tree"]) == (ref("Tree"), {"Tree": {"kind": "alias", "type": union}})
+    both = {"kind": "tuple", "items": [parameter("V"), parameter("V")]}
+    couple = {"kind": "alias", "type": both, "parameters": ["V"]}
+    assert taken(scope["Couple"][str]) == (ref("Couple", STRING), {"Couple": couple})
+    described, definitions = given(scope["Cell"])
+    assert described == ref("Cell", INTEGER)
+    assert definitions["Cell"]["fields"][0] == field("item", parameter("V"))
 
 
 # Errors
@@ -672,7 +695,9 @@ def test_a_name_has_no_dots() -> None:
 
 
 def make(name: str, module: str, kind: Any = int) -> Any:
-    return dataclasses.make_dataclass(name, [("n", kind)], namespace={"__module__": module})
+    made = dataclasses.make_dataclass(name, [("n", kind)])
+    made.__module__ = module
+    return made
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -321,9 +321,12 @@ class MsgspecCodec:
         """
         if is_made_otherwise(annotation):
             raise TypeError("a dataclass that would not be as it is written")
-        decode: Decode = self._msgspec.msgpack.Decoder(
-            annotation, dec_hook=dec_hook, ext_hook=to_extension
-        ).decode
+        try:
+            decode: Decode = self._msgspec.msgpack.Decoder(
+                annotation, dec_hook=dec_hook, ext_hook=to_extension
+            ).decode
+        except RecursionError:
+            raise TypeError("a named type that is within itself") from None
         return decode
 
     @staticmethod

@@ -337,7 +337,9 @@ def _annotation_of(info: Any) -> Any:
     """The annotation of a field of a model, whose metadata pydantic has taken apart."""
     if not info.metadata:
         return info.annotation
-    return typing.Annotated.__class_getitem__((info.annotation, *info.metadata))  # type: ignore[attr-defined]
+    annotated: Any = typing.Annotated
+    parts = (info.annotation, *info.metadata)
+    return annotated[parts]
 
 
 def _tagged(definition: Definition, is_open: bool) -> Definition:

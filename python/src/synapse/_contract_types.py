@@ -248,6 +248,7 @@ class Describer:
         element = (*typing.get_args(dtype), Any)[0]
         if isinstance(element, typing.TypeVar):
             element = element.__bound__
+        element = typing.get_origin(element) or element
         name = None
         if isinstance(element, type) and issubclass(element, numpy.generic):
             name = _element_name(numpy, element)
@@ -349,7 +350,7 @@ def hints_for(kind: type, way: Way) -> tuple[dict[str, Any], dict[str, Exception
 
 def _default_of(variable: Any) -> Any:
     default = getattr(variable, "__default__", None)
-    if default is not None and _name(default) not in ("NoDefault", "NoDefaultType"):
+    if default is not None and type(default).__name__ != "NoDefaultType":
         return default
     return getattr(variable, "__bound__", None) or Any
 

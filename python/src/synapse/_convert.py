@@ -98,10 +98,8 @@ def _make(annotation: Any) -> Converter:
     if isinstance(annotation, typing.TypeVar):
         return converter(annotation.__bound__ or Any)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if type(annotation).__name__ == "TypeAliasType":
-        return converter(annotation.__value__)
-    if type(origin).__name__ == "TypeAliasType":
-        return converter(origin.__value__[arguments])
+    if "TypeAliasType" in (type(annotation).__name__, type(origin).__name__):
+        return _named(annotation, origin, arguments)
     if origin is typing.Annotated:
         if _has_constraints(arguments[1:]):
             return _validated(annotation)
@@ -124,6 +122,23 @@ def _make(annotation: Any) -> Converter:
             return found
     name = getattr(annotation, "__qualname__", None) or str(annotation)
     raise TypeError(f"`{name}` is not a type that can arrive")
+
+
+# Named types that are being looked at, which may be within themselves.
+_open: Final[set[Any]] = set()
+
+
+def _named(annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> Converter:
+    def inner() -> Converter:
+        return converter(origin.__value__[arguments] if arguments else annotation.__value__)
+
+    if annotation in _open:
+        return Converter(str(annotation), lambda value, path: inner().convert(value, path))
+    _open.add(annotation)
+    try:
+        return inner()
+    finally:
+        _open.discard(annotation)
 
 
 def _of_class(kind: type, annotation: Any, arguments: tuple[Any, ...]) -> Converter | None:
