@@ -4,6 +4,7 @@ import collections.abc as abc
 import dataclasses
 import functools
 import inspect
+import math
 import subprocess
 import sys
 import typing
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import pydantic
 import pytest
 from contracts import HERE, contract_of
 from wire import HELLO, MAIN, Worker, write
@@ -261,11 +263,25 @@ def test_whatever_an_annotation_is_it_is_a_problem_and_no_failure() -> None:
     f.__annotations__["return"] = list[Hostile()]  # type: ignore[misc]
     nested: Any = int
     for _ in range(5000):
-        nested = list[nested]
+        nested = list[nested] | None
     deep.__annotations__["return"] = nested
     contract = contract_of(f, deep)
     assert [each["method"] for each in contract["problems"]] == ["deep", "f"]
-    assert contract["methods"]["deep"]["success"] == UNKNOWN
+    # It can be encoded all the same.
+    for name in ("python", "msgspec"):
+        choose(name).encode(contract)
+
+
+def test_bounds_that_cannot_be_carried_are_floats() -> None:
+    def f() -> Annotated[float, pydantic.Field(le=2**70, ge=-(10**400))]: ...
+
+    contract = contract_of(f)
+    success = {"kind": "number", "maximum": 2.0**70, "minimum": -math.inf}
+    assert contract["methods"]["f"]["success"] == success
+
+    def g(least: int = -(2**63), most: int = 2**64 - 1) -> None: ...
+
+    assert [each["default"] for each in payload_of(g)["fields"]] == [-(2**63), 2**64 - 1]
 
 
 def test_what_cannot_be_encoded_in_a_text_is_replaced() -> None:

@@ -550,6 +550,18 @@ def test_what_a_model_sends_is_what_its_serializers_return() -> None:
     assert taken(Hidden)[1] == {"Hidden": a_struct(field("n"))}
 
 
+class Site(pydantic.BaseModel):
+    url: pydantic.HttpUrl
+    file: Path
+    secret: pydantic.SecretStr
+
+
+def test_what_only_pydantic_can_read_arrives_and_is_not_sent() -> None:
+    fields = [field(name, STRING) for name in ("url", "file", "secret")]
+    assert taken(Site)[1] == {"Site": a_struct(*fields)}
+    given(Site, problems=3)
+
+
 # Enums, named types
 
 

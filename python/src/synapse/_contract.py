@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc as abc
 import inspect
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from inspect import Parameter
@@ -18,7 +19,7 @@ from synapse._binding import hints_of, takes_all
 from synapse._contract_classes import MISSING, define, doc_of_hint, field
 from synapse._contract_names import names_of, resolve
 from synapse._contract_places import Places, doc_of_function
-from synapse._contract_types import UNKNOWN, Describer, Spot
+from synapse._contract_types import LEAST, MOST, UNKNOWN, Describer, Spot
 from synapse._declared import Error
 from synapse._handlers import Handler
 from synapse._incoming import Stream
@@ -213,11 +214,20 @@ def _quietly(get: Any) -> Any:
 
 
 def _carried(value: Any) -> Any:
-    """With every text as one that can be encoded."""
+    """With every text as one that can be encoded, and every number."""
     if isinstance(value, dict):
         return {_carried(key): _carried(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_carried(each) for each in value]
     if isinstance(value, str):
         return str(value).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int) and not LEAST <= value <= MOST:
+        return _float(value)
     return value
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

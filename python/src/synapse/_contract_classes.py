@@ -43,7 +43,8 @@ def define(describer: Describer, kind: Any, place: Place | None, spot: Spot) -> 
         each: {"kind": "parameter", "name": each.__name__} for each in parameters
     }
     name = kind.__qualname__ if isinstance(kind, type) else kind.__name__
-    inner = dataclasses.replace(spot, path=name.rpartition("<locals>.")[2], place=place)
+    path = name.rpartition("<locals>.")[2]
+    inner = dataclasses.replace(spot, path=path, place=place, of_model=is_model(kind))
     for each in parameters:
         if not isinstance(each, typing.TypeVar):
             scope[each] = describer.problem(
@@ -160,7 +161,7 @@ class _Definer:
                 required.add(name)
             elif "NotRequired" in says:
                 required.discard(name)
-        for name in self._kind.__annotations__:
+        for name in written(self._kind):
             yield self._hinted(name, name, name in required)
 
     def _dataclass(self) -> Iterator[dict[str, Any]]:

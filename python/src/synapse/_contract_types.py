@@ -33,7 +33,11 @@ Key = tuple[Any, Way]
 UNKNOWN: Final[Type] = {"kind": "unknown"}
 _NULL: Final[Type] = {"kind": "null"}
 _NOWHERE: Final[Scope] = types.MappingProxyType({})
-_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
+#: The integers that can be carried.
+LEAST, MOST = -(1 << 63), (1 << 64) - 1
+_MAX_MESSAGE: Final = 500
+#: A contract is not nested deeper than a value may be.
+_MAX_DEPTH: Final = 32
 
 
 #: Makes the definition of a class or of a named type.
@@ -48,6 +52,8 @@ class Spot:
     path: str
     place: Place | None
     way: Way
+    #: Whether pydantic decides what is taken.
+    of_model: bool = False
 
 
 class Describer:
@@ -59,9 +65,12 @@ class Describer:
         self.problems: list[dict[str, Any]] = []
         #: References in them name a `Key`.
         self.drafts: dict[Key, dict[str, Any]] = {}
+        self._depth = 0
 
     def problem(self, spot: Spot, message: str) -> Type:
         """Say what cannot be described; the type that stands for it."""
+        if len(message) > _MAX_MESSAGE:
+            message = f"{message[:_MAX_MESSAGE]}..."
         problem: dict[str, Any] = {"method": spot.method, "path": spot.path, "message": message}
         if spot.place is not None:
             problem["place"] = spot.place
@@ -71,6 +80,17 @@ class Describer:
 
     def of(self, annotation: Any, spot: Spot, scope: Scope = _NOWHERE) -> Type:
         """The type of an annotation."""
+        if self._depth == _MAX_DEPTH:
+            return self.problem(
+                spot, f"nested more than {_MAX_DEPTH} levels deep: give a part of it a name"
+            )
+        self._depth += 1
+        try:
+            return self._of(annotation, spot, scope)
+        finally:
+            self._depth -= 1
+
+    def _of(self, annotation: Any, spot: Spot, scope: Scope) -> Type:
         if annotation is Any or annotation is object or annotation is inspect.Parameter.empty:
             return UNKNOWN
         if annotation is None or annotation is types.NoneType:
@@ -188,7 +208,7 @@ class Describer:
             return _PYDANTIC[kind.__name__]
         if spot.way == "out":
             return self._sent(kind)
-        return None
+        return _read_by_pydantic(kind) if spot.of_model else None
 
     def _sent(self, kind: type) -> Type | None:
         """What is sent as what it inherits from, and not received."""
@@ -270,11 +290,14 @@ class Describer:
             # What it refers to may refer to it.
             self.drafts[key] = {}
             place = self._places.of_type(kind)
+            depth, self._depth = self._depth, 0
             try:
                 draft = self._define(self, kind, place, spot)
             except Exception as error:
                 why = f"`{_shown(kind)}` cannot be described: {type(error).__name__}: {error}"
                 draft = {"kind": "alias", "type": self.problem(spot, why)}
+            finally:
+                self._depth = depth
             if place is not None:
                 draft["place"] = place
             self.drafts[key] = draft
@@ -335,7 +358,7 @@ def constant_of(value: Any) -> tuple[bool, Any]:
     if isinstance(value, float):
         return True, float(value)
     if isinstance(value, int):
-        return _LEAST <= value <= _MOST, int(value)
+        return LEAST <= value <= MOST, int(value)
     if isinstance(value, str):
         return True, str.__str__(value)
     return False, None
@@ -380,10 +403,31 @@ def _advice(annotation: Any, spot: Spot) -> str:
         return f"`{name}` is not resolved: name a type that exists when the module is loaded"
     if spot.way == "in":
         return f"`{_shown(annotation)}` is not a type that can arrive: use a dataclass, or `Any`"
+    if hasattr(annotation, "__arrow_c_stream__"):
+        return f"`{_shown(annotation)}` cannot be sent: make a table of it, with pyarrow.table()"
     return (
         f"`{_shown(annotation)}` cannot be sent as a value: return a dataclass, or what the "
         f"protocol carries, or a `synapse.Handle` of it"
     )
+
+
+def _read_by_pydantic(kind: Any) -> Type | None:
+    """What pydantic reads a class from that is known to it alone, such as a URL."""
+    pydantic = sys.modules["pydantic"]
+    try:
+        schema = pydantic.TypeAdapter(kind).json_schema(mode="validation")
+    except Exception:
+        return None
+    name = _OF_SCHEMAS.get(schema.get("type"))
+    return None if name is None else {"kind": name}
+
+
+_OF_SCHEMAS: Final = {
+    "string": "string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
 
 
 def _map_arguments(kind: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> NoReturn:
     _life.on_terminate(worker.drain.go_away)
     hello = _hello(codec)
     if with_contract:
-        hello["contract"] = _contract(os.getcwd())
+        hello["contract"] = _contract(codec, os.getcwd())
     channel.send(make_frame(HELLO, 0, codec.encode(hello)))
     output.sender.open(channel)
     _replace.attach(worker.drain)
@@ -192,11 +192,17 @@ def _hello(codec: Codec) -> dict[str, Any]:
     }
 
 
-def _contract(directory: str) -> dict[str, Any]:
+def _contract(codec: Codec, directory: str) -> dict[str, Any] | None:
     # Only a worker that is asked for it needs what makes it.
     from synapse._contract import describe
 
-    return describe(_handlers.registry.values(), directory)
+    try:
+        contract = describe(_handlers.registry.values(), directory)
+        codec.encode(contract)
+    except Exception:
+        logging.getLogger("synapse").exception("the handlers cannot be described")
+        return None
+    return contract
 
 
 def _described(handler: Handler) -> dict[str, Any]:
