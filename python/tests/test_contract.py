@@ -293,6 +293,21 @@ def test_what_cannot_be_encoded_in_a_text_is_replaced() -> None:
     choose("python").encode(contract)
 
 
+def test_texts_are_within_what_a_host_reads() -> None:
+    def f(
+        text: Annotated[str, msgspec.Meta(pattern="a" * 2000, description="d" * 100_000)] = "x"
+        * 70_000,
+    ) -> None: ...
+
+    f.__doc__ = "d" * 100_000
+    contract = contract_of(f)
+    (field,) = contract["methods"]["f"]["payload"]["fields"]
+    assert field.keys() == {"name", "type", "required", "doc"}
+    assert field["type"] == STRING
+    for doc in (field["doc"], contract["methods"]["f"]["doc"]):
+        assert 30_000 < len(doc) < 65_536 and doc.endswith("d…")
+
+
 def test_the_contract_does_not_depend_on_the_order_of_handlers() -> None:
     def a(job: Job) -> None: ...
     def b() -> Job: ...

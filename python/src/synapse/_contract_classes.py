@@ -11,7 +11,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse._annotations import written
-from synapse._contract_limits import Type, doc_in
+from synapse._contract_limits import Type, cleaned, doc_in
 from synapse._contract_places import Place, doc_of_type
 from synapse._contract_types import (
     Scope,
@@ -204,7 +204,11 @@ class _Definer:
         if config.array_like:
             if config.tag is not None:
                 literal = {"kind": "literal", "values": [config.tag]}
-                fields.insert(0, field(config.tag_field, literal, True))
+                # It is told from the fields by its place, not by its name.
+                name = config.tag_field
+                while any(each["name"] == name for each in fields):
+                    name = f"_{name}"
+                fields.insert(0, field(name, literal, True))
             return {"kind": "record", "fields": fields}
         definition: Definition = {"kind": "struct", "fields": fields}
         if config.tag is None:
@@ -309,7 +313,7 @@ def field(
         if known:
             result["default"] = constant
     if doc:
-        result["doc"] = doc
+        result["doc"] = cleaned(doc)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -9,6 +10,10 @@ from typing import Any, Final
 from synapse._integers import LEAST, MOST
 
 Type = dict[str, Any]
+
+#: Characters of a name, and of a text, that a host reads; it counts some of them as two.
+MAX_NAME: Final = 1024 // 2
+MAX_TEXT: Final = 65_536 // 2
 
 _PACKAGES: Final = frozenset({"msgspec", "annotated_types", "pydantic", "pydantic_core", "synapse"})
 _MOST_SAFE: Final = (1 << 53) - 1
@@ -33,13 +38,13 @@ def doc_in(metadata: Iterable[Any]) -> str | None:
             said = getattr(each, name, None)
             if isinstance(said, str) and said.strip():
                 found = said
-    return found if found is None else _cleaned(found)
+    return found if found is None else cleaned(found)
 
 
-def _cleaned(text: str) -> str:
-    import inspect
-
-    return inspect.cleandoc(text).strip()
+def cleaned(doc: str) -> str:
+    """A docstring without its indentation, and within what a host reads."""
+    text = inspect.cleandoc(doc).strip()
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def limits_in(metadata: Iterable[Any]) -> dict[str, Any]:
@@ -53,7 +58,8 @@ def limits_in(metadata: Iterable[Any]) -> dict[str, Any]:
         pattern = getattr(each, "pattern", None)
         if isinstance(pattern, re.Pattern):
             pattern = pattern.pattern
-        if isinstance(pattern, str):
+        # A longer one is checked where it is written.
+        if isinstance(pattern, str) and len(pattern) <= MAX_NAME:
             found["pattern"] = pattern
         if hasattr(each, "tz"):
             aware = _aware(each)

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Final
 
 from synapse._annotations import routine_of, target_of
+from synapse._contract_limits import MAX_NAME, cleaned
 
 Place = dict[str, Any]
 
@@ -46,11 +47,12 @@ class Places:
         line = names.get(qualified) or names.get(kind.__name__)
         return None if line is None else self._place(file, line)
 
-    def _place(self, file: str, line: int) -> Place:
+    def _place(self, file: str, line: int) -> Place | None:
         absolute = os.path.realpath(file)
         inside = absolute.startswith(os.path.join(self._directory, ""))
         shown = os.path.relpath(absolute, self._directory) if inside else absolute
-        return {"file": shown.replace(os.sep, "/"), "line": line}
+        shown = shown.replace(os.sep, "/")
+        return {"file": shown, "line": line} if len(shown) <= MAX_NAME else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -103,7 +105,7 @@ def doc_of_function(function: Any) -> str | None:
     if not inspect.isroutine(target):
         target = type(target)
     doc = inspect.getdoc(target)
-    return doc.strip() or None if isinstance(doc, str) else None
+    return cleaned(doc) or None if isinstance(doc, str) else None
 
 
 def doc_of_type(kind: Any) -> str | None:
@@ -111,6 +113,6 @@ def doc_of_type(kind: Any) -> str | None:
     doc = vars(kind).get("__doc__") if isinstance(kind, type) else None
     if not isinstance(doc, str):
         return None
-    text = inspect.cleandoc(doc).strip()
+    text = cleaned(doc)
     made = text.startswith(f"{kind.__name__}(") and text.endswith(")") and "\n" not in text
     return None if not text or made or text == "An enumeration." else text

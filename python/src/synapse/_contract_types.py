@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from synapse._annotations import of_class
-from synapse._contract_limits import Type, limited, limits_in, of_bits
+from synapse._contract_limits import MAX_TEXT, Type, limited, limits_in, of_bits
 from synapse._contract_places import Place, Places
 from synapse._handle import Handle
 from synapse._incoming import Stream
@@ -360,7 +360,7 @@ def constant_of(value: Any) -> tuple[bool, Any]:
     if isinstance(value, int):
         return LEAST <= value <= MOST, int(value)
     if isinstance(value, str):
-        return True, str.__str__(value)
+        return len(value) <= MAX_TEXT, str.__str__(value)
     return False, None
 
 
