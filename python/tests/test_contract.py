@@ -224,7 +224,8 @@ def test_a_return_for_type_checkers_only_is_a_problem() -> None:
         "method": "f",
         "path": "return",
         "message": "its return annotation cannot be resolved: name 'Nothing' is not defined: name "
-        "a type that exists when the module is loaded, not for type checkers only",
+        "a type that the module has when it is loaded, not one inside of a function or for type "
+        "checkers only",
         "place": contract["methods"]["f"]["place"],
     }
 

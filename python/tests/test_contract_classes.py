@@ -690,7 +690,7 @@ def test_a_field_without_a_type_is_unknown_and_a_problem_of_its_class() -> None:
     assert (first["method"], first["path"], first["place"]) == ("f", "Broken.thing", place)
     assert first["message"].startswith("`Opaque` cannot be sent as a value: return a dataclass")
     assert second["path"] == "Broken.nothing"
-    assert "name 'Nothing' is not defined: name a type that exists" in second["message"]
+    assert "name 'Nothing' is not defined: name a type that the module has" in second["message"]
 
 
 # Names

@@ -19,7 +19,7 @@ from synapse._binding import hints_of, takes_all
 from synapse._contract_classes import MISSING, define, doc_of_hint, field
 from synapse._contract_names import names_of, resolve
 from synapse._contract_places import Places, doc_of_function
-from synapse._contract_types import LEAST, MOST, UNKNOWN, Describer, Spot
+from synapse._contract_types import LEAST, MOST, UNKNOWN, Describer, Spot, unresolved
 from synapse._declared import Error
 from synapse._handlers import Handler
 from synapse._incoming import Stream
@@ -119,11 +119,7 @@ class _Contract:
         try:
             found = resolved({"return": annotation}, target, target.__globals__)["return"]
         except Exception as error:
-            return self._describer.problem(
-                spot,
-                f"its return annotation cannot be resolved: {error}: name a type that exists when "
-                f"the module is loaded, not for type checkers only",
-            )
+            return self._describer.problem(spot, unresolved("its return annotation", error))
         while getattr(typing.get_origin(found), "__name__", "") in _AWAITED:
             found = typing.get_args(found)[-1]
         if not handler.is_stream:

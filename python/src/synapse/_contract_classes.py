@@ -21,6 +21,7 @@ from synapse._contract_types import (
     is_alias,
     is_model,
     parameters_of,
+    unresolved,
 )
 from synapse._declared import Error
 
@@ -132,10 +133,7 @@ class _Definer:
         failure = self._failures.get(name)
         if failure is not None:
             spot = dataclasses.replace(self._spot, path=f"{self._spot.path}.{name}")
-            why = (
-                f"its annotation cannot be resolved: {failure}: name a type that exists when the "
-                f"module is loaded, not for type checkers only"
-            )
+            why = unresolved("its annotation", failure)
             return field(key, self._describer.problem(spot, why), required, default, doc)
         hint = self._hints.get(name, Any)
         scope = self._scope_of(name)

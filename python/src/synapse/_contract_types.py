@@ -293,6 +293,9 @@ class Describer:
             depth, self._depth = self._depth, 0
             try:
                 draft = self._define(self, kind, place, spot)
+            except NameError as error:
+                why = unresolved(f"an annotation of `{_shown(kind)}`", error)
+                draft = {"kind": "alias", "type": self.problem(spot, why)}
             except Exception as error:
                 why = f"`{_shown(kind)}` cannot be described: {type(error).__name__}: {error}"
                 draft = {"kind": "alias", "type": self.problem(spot, why)}
@@ -378,6 +381,14 @@ def _default_of(variable: Any) -> Any:
     return getattr(variable, "__bound__", None) or Any
 
 
+def unresolved(what: str, error: object) -> str:
+    """What to say of an annotation whose names do not exist."""
+    return (
+        f"{what} cannot be resolved: {error}: name a type that the module has when it is loaded, "
+        f"not one inside of a function or for type checkers only"
+    )
+
+
 def _name(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", None) or getattr(annotation, "_name", ""))
 
@@ -400,7 +411,7 @@ def _shown(annotation: Any) -> str:
 def _advice(annotation: Any, spot: Spot) -> str:
     if isinstance(annotation, (typing.ForwardRef, str)):
         name = getattr(annotation, "__forward_arg__", annotation)
-        return f"`{name}` is not resolved: name a type that exists when the module is loaded"
+        return unresolved("its annotation", f"name '{name}' is not defined")
     if spot.way == "in":
         return f"`{_shown(annotation)}` is not a type that can arrive: use a dataclass, or `Any`"
     if hasattr(annotation, "__arrow_c_stream__"):
