@@ -11,6 +11,7 @@ from collections.abc import Callable
 from inspect import Parameter
 from typing import Any, Final
 
+from synapse._annotations import resolved, routine_of, written
 from synapse._codec import Codec, DecodeIssue, MsgspecCodec, apply
 from synapse._constraints import refuse_unchecked
 from synapse._convert import Converter, converter, wire_name
@@ -31,7 +32,7 @@ def binder(function: Callable[..., Any], name: str, codec: Codec) -> Bind:
         TypeError: An annotation cannot be resolved, or names a type that cannot arrive.
     """
     parameters = list(inspect.signature(function).parameters.values())
-    hints = _hints(function, name)
+    hints = hints_of(function, name)
     for parameter, annotation in hints.items():
         try:
             refuse_unchecked(annotation)
@@ -41,7 +42,7 @@ def binder(function: Callable[..., Any], name: str, codec: Codec) -> Bind:
         if not parameters:
             return _bind_nothing(codec)
         first = parameters[0]
-        if len(parameters) == 1 and _takes_all(first, hints.get(first.name, Any)):
+        if len(parameters) == 1 and takes_all(first, hints.get(first.name, Any)):
             return _bind_all(first, hints.get(first.name, Any), codec)
         return _bind_by_name(parameters, hints, codec)
     except _Unfit as error:
@@ -52,24 +53,25 @@ class _Unfit(TypeError):
     pass
 
 
-def _hints(function: Any, name: str) -> dict[str, Any]:
-    target = inspect.unwrap(function)
-    while hasattr(target, "func") and hasattr(target, "keywords"):
-        target = inspect.unwrap(target.func)
-    if not inspect.isroutine(target):
-        target = type(target).__call__
-    annotations = {k: v for k, v in getattr(target, "__annotations__", {}).items() if k != "return"}
+def hints_of(function: Any, name: str) -> dict[str, Any]:
+    """The annotations of the parameters of a handler.
+
+    Raises:
+        TypeError: One cannot be resolved.
+    """
+    target = routine_of(function)
+    annotations = {k: v for k, v in written(target).items() if k != "return"}
     if not annotations:
         return {}
     try:
         # The return type is not looked at: it may name what exists for type checkers only.
-        holder = types.SimpleNamespace(__annotations__=annotations)
-        return typing.get_type_hints(holder, target.__globals__, include_extras=True)
+        return resolved(annotations, target, target.__globals__)
     except Exception as error:
         raise TypeError(f"handler `{name}`: its annotations cannot be resolved: {error}") from error
 
 
-def _takes_all(parameter: Parameter, annotation: Any) -> bool:
+def takes_all(parameter: Parameter, annotation: Any) -> bool:
+    """Whether the only parameter of a handler receives the payload as a whole."""
     if parameter.kind is Parameter.VAR_KEYWORD:
         return False
     if parameter.kind is Parameter.POSITIONAL_ONLY or parameter.annotation is Parameter.empty:

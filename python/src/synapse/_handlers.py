@@ -92,6 +92,9 @@ def handler(
     single positional-only parameter, whatever its type. Otherwise the keys of what was sent are
     bound to the parameters by name.
 
+    The annotations, `raises` and the docstring are the contract of the handler too: code of
+    TypeScript is compared with it, and generated from it.
+
     Args:
         function: The function, coroutine function or generator function.
         name: The name to call it by, instead of the function's own.
