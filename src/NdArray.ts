@@ -13,6 +13,7 @@
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
+import { contractAnnotation, type Described } from "./internal/contractAnnotation.ts"
 
 const TypeId = "~effect-synapse/NdArray"
 
@@ -255,6 +256,10 @@ const expected = ({ dtype, ndim, shape }: SchemaOptions): string =>
       ? ` with ${ndim} dimension${ndim === 1 ? "" : "s"}`
       : "")
 
+const describe = (dtype: DType | undefined, dimensions: number | undefined): Described => ({
+  type: { kind: "ndarray", dtype: dtype ?? null, dimensions: dimensions ?? null }
+})
+
 const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || isTypedArray(u), {
   expected: "an array (numpy.ndarray or array.array)",
   ...native
@@ -287,6 +292,7 @@ const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || is
 export const schema = <D extends DType = DType>(options: SchemaOptions<D> = {}): Schema.declare<NdArray<D>> =>
   Schema.declare((u): u is NdArray<D> => isNdArray(u) && fits(u, options), {
     expected: expected(options),
+    [contractAnnotation]: describe(options.dtype, options.shape?.length ?? options.ndim),
     toCodecJson: () =>
       Schema.link<NdArray>()(
         Wire,
@@ -300,6 +306,7 @@ export const schema = <D extends DType = DType>(options: SchemaOptions<D> = {}):
 const typedArray = <A extends TypedArray>(name: A[typeof Symbol.toStringTag]): Schema.declare<A> =>
   Schema.declare((u): u is A => isTypedArray(u) && u[Symbol.toStringTag] === name, {
     expected: `a ${name} (a one-dimensional array of ${dtypes[name]})`,
+    [contractAnnotation]: describe(dtypes[name], 1),
     ...native
   })
 

@@ -216,14 +216,14 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 }
 
 /**
- * A worker did not come up: an option is wrong, its module does not import, the call that warms it up fails, it left or stayed silent before saying
- * hello, it speaks another version of the protocol, or it could not be spawned.
+ * A worker did not come up: an option is wrong, its module does not import or does not keep its contract, the call that
+ * warms it up fails, it left or stayed silent before saying hello, it speaks another version of the protocol, or it could not be spawned.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
-  kind: Schema.Literals(["options", "import", "warmUp", "exit", "timeout", "protocol", "spawn"]),
+  kind: Schema.Literals(["options", "import", "contract", "warmUp", "exit", "timeout", "protocol", "spawn"]),
   detail: Schema.String,
   /** What the module raised while it was imported, or one of its `on_start` functions. */
   exception: Schema.optionalKey(ExceptionInfo),

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as Connection from "./Connection.ts"
+export * as Contract from "./Contract.ts"
 export * as Envelope from "./Envelope.ts"
 export * as HostFunctions from "./HostFunctions.ts"
 export * as NdArray from "./NdArray.ts"

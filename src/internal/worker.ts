@@ -10,6 +10,7 @@ import type { Limits, SynapseOptions, WarmUp } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame } from "./answer.ts"
 import type { Commons } from "./commons.ts"
+import { makeContractCheck } from "./contractCheck.ts"
 import { workerEnvironment } from "./environmentVariables.ts"
 import type { Logs } from "./logs.ts"
 import type { Origin } from "./origin.ts"
@@ -53,6 +54,7 @@ export const makeStartWorker = <R>(
   }
 
   const sharing = sharedMemoryOf(options.sharedMemory)
+  const check = makeContractCheck(options)
 
   return Effect.fnUntraced(function* ({ entrypoint, environment }, onChange) {
     // Before the process, and so until it is gone.
@@ -62,6 +64,7 @@ export const makeStartWorker = <R>(
       python: environment.python,
       directory: environment.directory,
       entrypoint,
+      describe: check !== undefined,
       limits: options.limits,
       memory: memory?.descriptors,
       onLine: (line) => logs.line(worker.pid, line)
@@ -80,6 +83,7 @@ export const makeStartWorker = <R>(
       onChange,
       onBusy: worker.setKeepAlive
     }).pipe(
+      Effect.tap(({ hello }) => (check === undefined ? Effect.void : check(hello))),
       Effect.tap((connection) => {
         if (options.warmUp === undefined) return Effect.void
         isLoaded = true
