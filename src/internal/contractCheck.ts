@@ -19,7 +19,7 @@ export const makeContractCheck = ({
   let last: { readonly contract: string; readonly drift: ReadonlyArray<Contract.Drift> } | undefined
   return ({ contract: described }) =>
     Effect.gen(function* () {
-      if (described === null || described === undefined) return yield* Effect.fail(undescribed)
+      if (described === null) return yield* Effect.fail(undescribed)
       const found = yield* Contract.decode(described)
       // Of what was decoded: there is no telling what else a worker sends.
       const text = textOf(found)

@@ -1,6 +1,7 @@
 /** Options that cannot work are refused by name, before anything is started with them. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
 import type { HeartbeatOptions, SynapseOptions as Options, SharedMemoryOptions, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
@@ -155,7 +156,7 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
     return `The option \`watch.paths\` is ${JSON.stringify(paths)}, not a list of paths`
   }
   const { group, host, polling, sharedMemory } = options
-  if (group !== undefined && !(isObject(group) && "requests" in group && group.requests instanceof Map)) {
+  if (group !== undefined && !(Predicate.hasProperty(group, "requests") && group.requests instanceof Map)) {
     return "The option `group` is not an RpcGroup: give what RpcGroup.make returns"
   }
   if (polling !== undefined && polling !== false && !(toMillis(polling) >= 0 && toMillis(polling) <= 1)) {
