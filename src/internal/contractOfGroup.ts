@@ -346,10 +346,12 @@ class Describer {
         continue
       }
       const key = String(name)
-      const doc = type.context?.annotations?.description ?? descriptionOf(type)
+      const described = this.#type(type, inner(where, where.path === "" ? key : `.${key}`, pascalCase(key)))
+      // What has a name has a doc of its own.
+      const doc = type.context?.annotations?.description ?? (described.kind === "ref" ? undefined : descriptionOf(type))
       fields.push({
         name: key,
-        type: this.#type(type, inner(where, where.path === "" ? key : `.${key}`, pascalCase(key))),
+        type: described,
         required: !isOptional(type),
         ...(typeof doc === "string" && { doc })
       })
