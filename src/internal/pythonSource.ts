@@ -44,26 +44,41 @@ export const flat = (expression: Expression): string => {
   return `${expression.open}${expression.items.map(flat).join(", ")}${expression.close}`
 }
 
-/** The lines of an expression between what stands before and after it. `onUnion` hears of a union that is spelled out. */
+export const fits = (indent: string, before: string, expression: Expression, after: string): boolean =>
+  indent.length + before.length + flat(expression).length + after.length <= width
+
+/** The lines of an expression between what stands before and after it. A union stands in brackets of its own. */
 export const layout = (
   indent: string,
   before: string,
   expression: Expression,
-  after: string,
-  onUnion: () => void
+  after: string
 ): ReadonlyArray<string> => {
-  const line = `${indent}${before}${flat(expression)}${after}`
-  if (line.length <= width || typeof expression === "string") return [line]
+  if (typeof expression === "object" && "anyOf" in expression && !fits(indent, before, expression, after)) {
+    const together = fits(indent + step, "", expression, "")
+    const inner = together ? [`${indent}${step}${flat(expression)}`] : bracketed(indent + step, "", expression, "")
+    return [`${indent}${before}(`, ...inner, `${indent})${after}`]
+  }
+  return bracketed(indent, before, expression, after)
+}
+
+/** The same within brackets. */
+const bracketed = (indent: string, before: string, expression: Expression, after: string): ReadonlyArray<string> => {
+  if (typeof expression === "string" || fits(indent, before, expression, after)) {
+    return [`${indent}${before}${flat(expression)}${after}`]
+  }
   if ("anyOf" in expression) {
-    onUnion()
-    return layout(indent, before, generic("Union", ...expression.anyOf), after, onUnion)
+    const last = expression.anyOf.length - 1
+    return expression.anyOf.flatMap((member, i) =>
+      bracketed(indent, i === 0 ? before : "| ", member, i === last ? after : "")
+    )
   }
   const { close, items, open } = expression
-  if (items.length === 0) return [line]
+  if (items.length === 0) return [`${indent}${before}${open}${close}${after}`]
   const comma = expression.comma || items.length > 1 ? "," : ""
   return [
     `${indent}${before}${open}`,
-    ...items.flatMap((item) => layout(indent + step, "", item, comma, onUnion)),
+    ...items.flatMap((item) => bracketed(indent + step, "", item, comma)),
     `${indent}${close}${after}`
   ]
 }

@@ -41,7 +41,7 @@ interface Scope {
 
 /** Names that annotations are made of: what hides one of them in a class changes what the others there mean. */
 const typeNames =
-  "Any AsyncIterable Awaitable Items Iterable Literal NoReturn Result TypeAlias TypedDict Union abc bool bytes decimal dict dt " +
+  "Any AsyncIterable Awaitable Items Iterable Literal NoReturn Result TypeAlias TypedDict abc bool bytes decimal dict dt " +
   "enum float int list np npt set str synapse tuple uuid"
 
 /** Names that definitions cannot have besides. */
@@ -57,6 +57,8 @@ class Module {
   readonly #collections = new Set<string>()
   readonly #modules = new Set<string>()
   readonly #problems: Array<Problem> = []
+  /** Unions that were too long where they stood, by their text. */
+  readonly #hoisted = new Map<string, { readonly name: string; readonly block: Block }>()
   /** Aliases that are being written out: one that contains itself ends in `Any`. */
   readonly #open = new Set<string>()
 
@@ -95,7 +97,8 @@ class Module {
         aliases.push(this.#alias(scope, own, definition))
       }
     }
-    const blocks = [...classes, ...aliases, ...functions]
+    const hoisted = Array.from(this.#hoisted.values(), ({ block }) => block)
+    const blocks = [...classes, ...aliases, ...hoisted, ...functions]
     const lines = [
       ...Python.docstring(
         `${this.#scopes.some(({ isHost }) => !isHost) ? "The functions that TypeScript calls, to be implemented here." : "The functions of TypeScript."}\n\n` +
@@ -113,7 +116,9 @@ class Module {
   #imports(): Block {
     const from = (module: string, names: ReadonlySet<string>): Block => {
       if (names.size === 0) return []
-      const sorted = Array.from(names).sort((a, b) => rankOf(a) - rankOf(b) || (a < b ? -1 : 1))
+      const sorted = Array.from(names).sort(
+        (a, b) => rankOf(a) - rankOf(b) || (a.toLowerCase() < b.toLowerCase() ? -1 : 1)
+      )
       const line = `from ${module} import ${sorted.join(", ")}`
       return line.length <= 88 ? [line] : [`from ${module} import (`, ...sorted.map((name) => `    ${name},`), ")"]
     }
@@ -141,8 +146,6 @@ class Module {
     this.#modules.add(module)
     return name
   }
-
-  #union = (): void => void this.#need("typing", "Union")
 
   #free(wanted: string): string {
     let name = wanted
@@ -316,7 +319,7 @@ class Module {
     const value = this.#type(scope, definition.type)
     for (const name of others) this.#open.delete(scope.names.get(name)!)
     this.#open.delete(own)
-    return [...comment(definition.doc), ...this.#lines("", `${own}: ${this.#need("typing", "TypeAlias")} = `, value)]
+    return [...comment(definition.doc), ...this.#assignment(own, value)]
   }
 
   #definition(scope: Scope, name: string, own: string, definition: Definition): ReadonlyArray<Block> {
@@ -325,7 +328,7 @@ class Module {
         return this.#struct(scope, own, definition)
       case "record": {
         const fields = definition.fields.map((field) => ({ ...field, required: true }))
-        return [this.#class(own, this.#need("typing", "NamedTuple"), definition.doc, this.#fields(scope, fields))]
+        return [this.#class(own, this.#need("typing", "NamedTuple"), definition.doc, this.#fields(scope, own, fields))]
       }
       case "error":
         return [this.#error(scope, name, own, definition)]
@@ -341,11 +344,14 @@ class Module {
     const all = tag === undefined ? fields : [tagField(tag), ...fields]
     // A dataclass always has all of its fields, and its instances are made with their names.
     if (definition.open !== true && all.every((field) => field.required && this.#isWritable(field.name))) {
-      const lines = this.#fields(scope, fields)
+      const lines = this.#fields(scope, own, fields)
       const body =
         tag === undefined
           ? lines
-          : [...lines, ...this.#lines("", `${tag.field}: `, this.#literal([tag.value]), ` = ${constant(tag.value)}`)]
+          : [
+              ...lines,
+              ...this.#lines(inClass, own, `${tag.field}: `, this.#literal([tag.value]), ` = ${constant(tag.value)}`)
+            ]
       this.#modules.add("dataclasses")
       return [["@dataclass(frozen=True, kw_only=True, slots=True)", ...this.#class(own, undefined, doc, body)]]
     }
@@ -385,7 +391,7 @@ class Module {
   ): Block {
     if (fields.every(({ name }) => this.#isWritable(name))) {
       const total = isTotal ? "" : ", total=False"
-      return this.#class(own, `${base}${total}`, doc, this.#fields(scope, fields))
+      return this.#class(own, `${base}${total}`, doc, this.#fields(scope, own, fields))
     }
     // Keys that are no names; their types are text, since what they name may come later.
     return [
@@ -407,9 +413,9 @@ class Module {
     return Python.isIdentifier(name) && !this.#hidden.has(name)
   }
 
-  #fields(scope: Scope, fields: ReadonlyArray<Field>): Block {
+  #fields(scope: Scope, own: string, fields: ReadonlyArray<Field>): Block {
     return fields.flatMap(({ doc, name, type }) => [
-      ...this.#lines("", `${name}: `, this.#type(scope, type)),
+      ...this.#lines(inClass, `${own}${pascalCase(name)}`, `${name}: `, this.#type(scope, type)),
       ...(doc === undefined ? [] : Python.docstring(doc))
     ])
   }
@@ -434,7 +440,8 @@ class Module {
       const annotation = this.#type(scope, type)
       return [
         ...this.#lines(
-          "",
+          inClass,
+          `${own}${pascalCase(name)}`,
           `${name}: `,
           isMissing ? optionalOf(annotation) : annotation,
           `${isMissing ? " = None" : ""}`
@@ -447,6 +454,7 @@ class Module {
       const parameters = fields.map(({ name, type }): Parameter => ({ name, type: this.#type(scope, type) }))
       const signature = this.#signature(
         "        ",
+        own,
         "def __init__(",
         ["self", { name: "message", type: "str | None", value: "None" }, "/", "*", ...parameters],
         "None",
@@ -495,13 +503,13 @@ class Module {
     if (functions.some(({ method }) => !method.stream)) {
       kinds.push([
         "# What a handler returns: the value, also from an `async def`.",
-        `Result: ${this.#need("typing", "TypeAlias")} = ${this.#need("typing", "Union")}[T, ${this.#need("collections", "Awaitable")}[T]]`
+        `Result: ${this.#need("typing", "TypeAlias")} = T | ${this.#need("collections", "Awaitable")}[T]`
       ])
     }
     if (functions.some(({ method }) => method.stream)) {
       kinds.push([
         "# What a handler streams from: a generator, also an asynchronous one.",
-        `Items: ${this.#need("typing", "TypeAlias")} = ${this.#need("typing", "Union")}[${this.#need("collections", "Iterable")}[T], ${this.#need("collections", "AsyncIterable")}[T]]`
+        `Items: ${this.#need("typing", "TypeAlias")} = ${this.#need("collections", "Iterable")}[T] | ${this.#need("collections", "AsyncIterable")}[T]`
       ])
     }
     const doc =
@@ -525,10 +533,13 @@ class Module {
     return [
       ...(options.length === 0
         ? ["@synapse.handler"]
-        : this.#indentedLines("@", Python.call("synapse.handler", ...options))),
+        : Python.layout(inClass, "@", Python.call("synapse.handler", ...options), "").map((line) =>
+            line.slice(inClass.length)
+          )),
       "@abc.abstractmethod",
       ...this.#signature(
-        "    ",
+        inClass,
+        pascalCase(name),
         `def ${attribute}(`,
         ["self", ...this.#parameters(scope, name, method, classes)],
         Python.generic(method.stream ? "Items" : "Result", result),
@@ -616,7 +627,8 @@ class Module {
         : []
     return [
       ...this.#signature(
-        "    ",
+        inClass,
+        `Host${pascalCase(name)}`,
         `${method.stream ? "" : prefix}def ${attribute}(`,
         ["self", ...(named.length === 0 ? [] : ["*", ...named]), ...rest],
         method.stream ? Python.generic("synapse.Stream", result) : result,
@@ -637,49 +649,59 @@ class Module {
     })
   }
 
+  /** The lines of a signature; `owner` begins the names of what is too long for it. */
   #signature(
     indent: string,
+    owner: string,
     before: string,
     parameters: ReadonlyArray<Parameter | string>,
     result: Python.Expression,
     after: string
   ): Block {
     const shown = (each: Parameter | string): string =>
-      typeof each === "string"
-        ? each
-        : `${each.name}: ${Python.flat(each.type)}${each.value === undefined ? "" : ` = ${each.value}`}`
+      typeof each === "string" ? each : `${each.name}: ${Python.flat(each.type)}${defaultOf(each)}`
     const line = `${before}${parameters.map(shown).join(", ")}) -> ${Python.flat(result)}${after}`
     if (indent.length + line.length <= 88) return [line]
-    return [
-      before,
-      ...parameters.flatMap((each) => {
-        if (typeof each === "string") return [`    ${each},`]
-        // Nothing may follow what takes the rest, or stand behind a comma there.
-        const value = each.value === undefined ? "" : ` = ${each.value}`
-        return this.#lines(`${indent}    `, `${each.name}: `, each.type, `${value},`).map((part) =>
-          part.slice(indent.length)
-        )
-      }),
-      ...this.#lines(indent, ") -> ", result, after).map((part) => part.slice(indent.length))
-    ]
+    const inner = parameters.flatMap((each) =>
+      typeof each === "string"
+        ? [`${each},`]
+        : this.#lines(
+            `${indent}    `,
+            `${owner}${pascalCase(each.name)}`,
+            `${each.name}: `,
+            each.type,
+            `${defaultOf(each)},`
+          )
+    )
+    return [before, ...Python.indented(inner), ...this.#lines(indent, `${owner}Result`, ") -> ", result, after)]
   }
 
-  /** Lines that stand in the body of a class, or of a module. */
-  #lines(indent: string, before: string, expression: Python.Expression, after = ""): Block {
-    // Bodies of classes are indented once more.
-    const inner = indent === "" ? "    " : indent
-    const lines = Python.layout(inner, before, expression, after, this.#union)
-    return indent === "" ? lines.map((line) => line.slice(4)) : lines
+  /** Lines of an annotation. A union that is too long for where it stands gets a name, that of its place. */
+  #lines(indent: string, name: string, before: string, type: Python.Expression, after = ""): Block {
+    const isLong = typeof type === "object" && "anyOf" in type && !Python.fits(indent, before, type, after)
+    const lines = Python.layout(indent, before, isLong ? this.#hoist(name, type) : type, after)
+    return lines.map((line) => line.slice(indent.length))
   }
 
-  #indentedLines(before: string, expression: Python.Expression): Block {
-    return Python.layout("    ", before, expression, "", this.#union).map((line) => line.slice(4))
+  #hoist(wanted: string, type: Python.Expression): string {
+    const text = Python.flat(type)
+    const known = this.#hoisted.get(text)
+    if (known !== undefined) return known.name
+    const name = this.#free(wanted)
+    this.#hoisted.set(text, { name, block: this.#assignment(name, type) })
+    return name
+  }
+
+  #assignment(name: string, type: Python.Expression): Block {
+    return Python.layout("", `${name}: ${this.#need("typing", "TypeAlias")} = `, type, "")
   }
 
   #problem(method: string, path: string, message: string): void {
     this.#problems.push({ method, path, message })
   }
 }
+
+const inClass = "    "
 
 interface Parameter {
   readonly name: string
@@ -689,6 +711,8 @@ interface Parameter {
 
 /** Constants come before classes. */
 const rankOf = (name: string): number => (name === name.toUpperCase() ? 0 : 1)
+
+const defaultOf = ({ value }: Parameter): string => (value === undefined ? "" : ` = ${value}`)
 
 const reservedFields = ["args", "add_note", "with_traceback"]
 
