@@ -105,7 +105,8 @@ export interface Place {
  * **Details**
  *
  * `name` is the key on the wire. A field that is not `required` may be missing; `default` is what Python then takes, and
- * is left out where that is no constant (a factory, a structure).
+ * is left out where that is no constant (a factory, a structure). `always` is true where Python nevertheless sends it
+ * always: a dataclass has all of its fields, a `TypedDict` may not.
  *
  * @category models
  * @since 0.1.0
@@ -115,6 +116,7 @@ export interface Field {
   readonly type: Type
   readonly required: boolean
   readonly default?: Constant
+  readonly always?: boolean
   readonly doc?: string
 }
 

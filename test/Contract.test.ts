@@ -399,6 +399,42 @@ describe("Contract.compare", () => {
         })
       ],
       [
+        "a tuple that may be shorter for a NamedTuple with defaults",
+        sends(Schema.Tuple([Schema.Finite, Schema.optionalKey(Schema.String)]), ref("Point"), {
+          Point: {
+            kind: "record",
+            fields: [
+              { name: "x", type: float, required: true },
+              { name: "label", type: text, required: false }
+            ]
+          }
+        })
+      ],
+      ["null for a literal", sends(Schema.NullOr(Schema.Literal("a")), { kind: "literal", values: ["a", null] })],
+      [
+        "a field with a default that Python always sends",
+        gets(ref("A"), Schema.Struct({ a: Schema.Int }), {
+          A: { kind: "struct", fields: [{ name: "a", type: int, required: false, always: true }] }
+        })
+      ],
+      [
+        "an index signature for fields and further keys",
+        messages(
+          Contract.fromGroup(
+            RpcGroup.make(
+              Rpc.make("embed", {
+                payload: Schema.StructWithRest(Schema.Struct({ text: Schema.String }), [
+                  Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Int]))
+                ])
+              })
+            )
+          ),
+          contract({
+            payload: { kind: "fields", fields: [{ name: "text", type: text, required: true }], rest: int }
+          })
+        )
+      ],
+      [
         "further keys of a structure",
         sends(Schema.Struct({ a: Schema.Int, b: Schema.Int }), ref("A"), { A: struct({ a: int }) })
       ],
@@ -480,6 +516,19 @@ describe("Contract.compare", () => {
         "a field that may be missing",
         sends(Schema.Struct({ a: Schema.optionalKey(Schema.Int) }), ref("A"), { A: struct({ a: int }) }),
         "`embed.text.a`: Python requires it, TypeScript may leave it out"
+      ],
+      [
+        "an item that may be missing",
+        sends(Schema.Tuple([Schema.Finite, Schema.optionalKey(Schema.String)]), ref("Point"), {
+          Point: {
+            kind: "record",
+            fields: [
+              { name: "x", type: float, required: true },
+              { name: "label", type: text, required: true }
+            ]
+          }
+        }),
+        "`embed.text`: TypeScript says [number, string?], Python says Point (a NamedTuple)"
       ],
       [
         "a field that Python may leave out",

@@ -412,7 +412,13 @@ def test_a_worker_that_is_asked_tells_its_contract(tmp_path: Path) -> None:
                 "kind": "struct",
                 "fields": [
                     {"name": "text", "type": STRING, "required": True},
-                    {"name": "count", "type": INTEGER, "required": False, "default": 1},
+                    {
+                        "name": "count",
+                        "type": INTEGER,
+                        "required": False,
+                        "default": 1,
+                        "always": True,
+                    },
                 ],
                 "open": True,
                 "doc": "Work.",

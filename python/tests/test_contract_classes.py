@@ -83,11 +83,11 @@ class Job:
 
 JOB_FIELDS = [
     field("name", {**STRING, "maxLength": 9}, doc="What it is called."),
-    field("tries", required=False, default=3),
-    field("level", ref("Level"), required=False, default="low"),
-    field("tags", a_list(STRING), required=False),
-    field("parent", optional(ref("Job")), required=False, default=None),
-    field("ratio", NUMBER, required=False, default=0.5),
+    field("tries", required=False, always=True, default=3),
+    field("level", ref("Level"), required=False, always=True, default="low"),
+    field("tags", a_list(STRING), required=False, always=True),
+    field("parent", optional(ref("Job")), required=False, always=True, default=None),
+    field("ratio", NUMBER, required=False, always=True, default=0.5),
 ]
 LEVEL = {
     "kind": "enum",
@@ -173,7 +173,7 @@ class Swapped(Pair[U, T], Generic[T, U]):
 
 BOX = a_struct(
     field("item", parameter("T")),
-    field("next", optional(ref("Box", parameter("T"))), required=False, default=None),
+    field("next", optional(ref("Box", parameter("T"))), required=False, always=True, default=None),
     parameters=["T"],
 )
 
@@ -193,8 +193,8 @@ def test_a_generic_has_parameters_and_is_referred_to_with_arguments() -> None:
 def test_a_class_of_a_generic_with_arguments_has_their_types() -> None:
     assert taken(Numbers)[1]["Numbers"] == a_struct(
         field("item"),
-        field("next", optional(ref("Box", INTEGER)), required=False, default=None),
-        field("more", required=False, default=0),
+        field("next", optional(ref("Box", INTEGER)), required=False, always=True, default=None),
+        field("more", required=False, always=True, default=0),
     )
     assert taken(Swapped[int, str])[1]["Swapped"] == a_struct(
         field("first", parameter("U")),
@@ -240,7 +240,9 @@ def test_generics_may_be_of_any_kind() -> None:
         {"Wrapped": a_struct(item, parameters=["T"])},
     )
     assert taken(WrappedText)[1]["WrappedText"]["fields"][0] == field("item", STRING)
-    held = a_struct(item, field("more", a_list(parameter("T")), required=False), parameters=["T"])
+    held = a_struct(
+        item, field("more", a_list(parameter("T")), required=False, always=True), parameters=["T"]
+    )
     assert taken(Held[int]) == (ref("Held", INTEGER), {"Held": held})
     assert taken(HeldText)[1]["HeldText"]["fields"][0] == field("item", STRING)
     assert taken(Entry[int]) == (
@@ -296,7 +298,7 @@ Untyped = collections.namedtuple("Untyped", ["a", "b"])
 
 
 def test_a_named_tuple_is_a_record() -> None:
-    fields = [field("x"), field("y", NUMBER, required=False, default=0.5)]
+    fields = [field("x"), field("y", NUMBER, required=False, always=True, default=0.5)]
     assert taken(Point) == (ref("Point"), {"Point": {"kind": "record", "fields": fields}})
     fields = [field("a", UNKNOWN), field("b", UNKNOWN)]
     assert taken(Untyped)[1] == {"Untyped": {"kind": "record", "fields": fields}}
@@ -311,6 +313,11 @@ class Renamed(msgspec.Struct, rename="camel", omit_defaults=True):
     nick_names: list[str] = msgspec.field(default_factory=list)
     age: Annotated[int, msgspec.Meta(ge=0, description="In years.")] = 3
     other: int = msgspec.field(default=1, name="x")
+
+
+class Unset(msgspec.Struct):
+    a: int | msgspec.UnsetType = msgspec.UNSET
+    b: int = 1
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -348,11 +355,16 @@ def test_a_struct_of_msgspec_is_as_it_travels() -> None:
             field("x", required=False, default=1),
         )
     }
+    assert taken(Unset)[1] == {
+        "Unset": a_struct(
+            field("a", required=False), field("b", required=False, always=True, default=1)
+        )
+    }
     assert taken(Strict)[1] == {"Strict": {"kind": "struct", "fields": [field("n")]}}
     assert taken(Flat)[1] == {
         "Flat": {
             "kind": "record",
-            "fields": [field("n"), field("text", STRING, required=False, default="a")],
+            "fields": [field("n"), field("text", STRING, required=False, always=True, default="a")],
         }
     }
     tag = field("type", {"kind": "literal", "values": ["flat"]})
@@ -406,9 +418,9 @@ class Made:
 
 
 def test_a_class_of_attrs_is_a_struct() -> None:
-    text = field("text", STRING, required=False, default="a")
-    many = field("many", a_list(INTEGER), required=False)
-    private = field("_private", required=False, default=5)
+    text = field("text", STRING, required=False, always=True, default="a")
+    many = field("many", a_list(INTEGER), required=False, always=True)
+    private = field("_private", required=False, always=True, default=5)
     assert taken(Made)[1] == {"Made": a_struct(field("n"), text, many, field("later"), private)}
     assert given(Made)[1] == {
         "Made": a_struct(field("n"), text, many, field("fixed"), field("later"))
@@ -441,19 +453,26 @@ def person(name: str, friends: str) -> list[Any]:
     aware = {"kind": "datetime", "aware": True}
     return [
         field(name, {**STRING, "minLength": 1}, doc="All of it."),
-        field("age", {**INTEGER, "minimum": 0, "maximum": 150}, required=False, default=0),
-        field("born", optional(aware), required=False, default=None),
-        field("friends", a_list(ref(friends)), required=False),
+        field(
+            "age", {**INTEGER, "minimum": 0, "maximum": 150}, required=False, always=True, default=0
+        ),
+        field("born", optional(aware), required=False, always=True, default=None),
+        field("friends", a_list(ref(friends)), required=False, always=True),
     ]
 
 
 RATIO = field(
-    "ratio", {**NUMBER, "exclusiveMinimum": 0}, required=False, default=1.0, doc="Of two."
+    "ratio",
+    {**NUMBER, "exclusiveMinimum": 0},
+    required=False,
+    always=True,
+    default=1.0,
+    doc="Of two.",
 )
 
 
 def test_a_model_of_pydantic_is_as_it_travels() -> None:
-    secret = field("secret", required=False, default=0)
+    secret = field("secret", required=False, always=True, default=0)
     closed = {"kind": "struct", "doc": "Somebody."}
     expected = {**closed, "fields": [*person("fullName", "Person"), secret, RATIO]}
     assert taken(Person)[1] == {"Person": expected}

@@ -144,6 +144,7 @@ class Reader {
         required: boolean(field.required, `${at}.required`),
         // Nothing is a default too.
         ...("default" in field && field.default !== undefined && { default: constant(field.default, `${at}.default`) }),
+        ...(isGiven(field.always) && { always: boolean(field.always, `${at}.always`) }),
         ...(isGiven(field.doc) && { doc: text(field.doc, `${at}.doc`, maxText) })
       }
     })

@@ -255,7 +255,7 @@ class Comparison {
         findings.push(inside(name, leaf(`${to.language} requires it, ${from.language} never ${gives} it${meant}`)))
         continue
       }
-      if (required && !field.required) {
+      if (required && !field.required && field.always !== true) {
         findings.push(inside(name, leaf(`${to.language} requires it, ${from.language} may leave it out`)))
       }
       for (const finding of this.#fits(field.type, type, direction, depth + 1)) findings.push(inside(name, finding))
@@ -394,7 +394,7 @@ class Comparison {
           ? at("[]", a.items, b.items)
           : undefined
       case "tuple":
-        return this.#tuple(a.items, b, direction, at)
+        return this.#tuple(a.items, a.items.length, b, direction, at)
       case "stream":
         return b.kind === "stream" ? at("[]", a.items, b.items) : undefined
       case "map":
@@ -407,21 +407,25 @@ class Comparison {
     }
   }
 
+  /** Items of which so many are always there. */
   #tuple(
     items: ReadonlyArray<Type>,
+    sent: number,
     b: Type,
     { to }: Direction,
     at: (path: string, x: Type, y: Type) => ReadonlyArray<Finding>
   ): ReadonlyArray<Finding> | undefined {
     if (b.kind === "list") return distinct(items.flatMap((item, i) => at(`[${i}]`, item, b.items)))
     if (b.kind === "tuple") {
-      return items.length === b.items.length ? items.flatMap((item, i) => at(`[${i}]`, item, b.items[i]!)) : undefined
+      return sent === items.length && items.length === b.items.length
+        ? items.flatMap((item, i) => at(`[${i}]`, item, b.items[i]!))
+        : undefined
     }
     const record = b.kind === "ref" ? this.#definition(b, to) : undefined
     if (record?.kind !== "record") return undefined
     const { fields } = record
     const least = fields.filter(({ required }) => required).length
-    if (items.length < least || items.length > fields.length) return undefined
+    if (sent < least || items.length > fields.length) return undefined
     return items.flatMap((item, i) => at(`.${fields[i]!.name}`, item, fields[i]!.type))
   }
 
@@ -437,6 +441,7 @@ class Comparison {
     if (definition?.kind === "record") {
       return this.#tuple(
         definition.fields.map(({ type }) => type),
+        definition.fields.filter(({ always, required }) => required || always === true).length,
         b,
         direction,
         at
@@ -630,6 +635,7 @@ const isOneOf = (type: Type, ...kinds: ReadonlyArray<Type["kind"]>): boolean => 
 
 const constantsOf = (type: Type, { contract }: Side): ReadonlyArray<Constant> | undefined => {
   if (type.kind === "literal") return type.values
+  if (type.kind === "null") return [null]
   const definition = type.kind === "ref" ? contract.definitions[type.name] : undefined
   return definition?.kind === "enum" ? definition.members.map(({ value }) => value) : undefined
 }

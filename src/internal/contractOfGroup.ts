@@ -94,11 +94,10 @@ class Describer {
     if (end._tag === "Void" || end._tag === "Undefined" || end._tag === "Null") return { kind: "none" }
     if (end._tag !== "Objects") return { kind: "whole", type: this.#type(ast, where), required: true }
     const [rest] = end.indexSignatures
-    return {
-      kind: "fields",
-      fields: this.#fieldsOf(end, { ...where, name: where.name.replace(/Payload$/, "") }),
-      ...(rest !== undefined && { rest: this.#type(rest.type, where) })
-    }
+    const fields = this.#fieldsOf(end, { ...where, name: where.name.replace(/Payload$/, "") })
+    return rest === undefined
+      ? { kind: "fields", fields }
+      : { kind: "fields", fields, rest: restOf(this.#type(rest.type, where), fields) }
   }
 
   #type(ast: SchemaAST.AST, where: Where): Type {
@@ -218,6 +217,14 @@ class Describer {
         items: elements.map((item, i) => this.#type(item, inner(where, `[${i}]`, `Item${i + 1}`)))
       }
     }
+    if (rest === undefined) {
+      const fields = elements.map((item, i) => ({
+        name: `item${i + 1}`,
+        type: this.#type(item, inner(where, `[${i}]`, `Item${i + 1}`)),
+        required: !isOptional(item)
+      }))
+      return { kind: "ref", name: this.#register(elements, where.name, () => ({ kind: "record", fields })) }
+    }
     const items = [...elements, ...ast.rest].map((item) => this.#type(item, inner(where, "[]", "Item")))
     const lengths = lengthsOf(ast)
     const least = Math.max(elements.filter((item) => !isOptional(item)).length + last.length, lengths.minLength ?? 0)
@@ -226,8 +233,7 @@ class Describer {
       items: unionOf(items),
       ...(isChecked(ast, "effect/schema/isUnique") && { unique: true }),
       ...lengths,
-      ...(least > 0 && { minLength: least }),
-      ...(rest === undefined && { maxLength: elements.length })
+      ...(least > 0 && { minLength: least })
     }
   }
 
@@ -367,6 +373,15 @@ class Describer {
   #problem({ method, path }: Where, message: string): void {
     this.problems.push({ method, path: path === "" ? "payload" : path, message })
   }
+}
+
+/** An index signature has the types of the fields too, which it is for as well. */
+const restOf = (type: Type, fields: ReadonlyArray<Field>): Type => {
+  if (type.kind !== "union") return type
+  const key = (member: Type): string => JSON.stringify(member, bigintAsText)
+  const own = new Set(fields.flatMap(({ type }) => (type.kind === "union" ? type.members : [type])).map(key))
+  const members = type.members.filter((member) => !own.has(key(member)))
+  return members.length === 0 ? type : unionOf(members)
 }
 
 const inner = (where: Where, path: string, name: string): Where => ({

@@ -84,6 +84,9 @@ const describe = (type: Type, said: In, depth: number): string => {
       return type.name
     case "ref": {
       const definition = said.definitions[type.name]
+      if (!said.python && definition?.kind === "record") {
+        return `[${some(definition.fields.map(({ required, type }) => of(type) + (required ? "" : "?"))).join(", ")}]`
+      }
       const inner = type.arguments ?? []
       const [open, close] = said.python ? ["[", "]"] : ["<", ">"]
       return `${type.name}${inner.length === 0 ? "" : `${open}${all(inner)}${close}`}${kindOf(definition, said)}`

@@ -69,8 +69,18 @@ class _Definer:
         self._scopes: dict[Any, Scope] = {}
         self._hints: dict[str, Any] = {}
         self._failures: Mapping[str, Exception] = {}
+        #: The keys of fields that may be missing in what is sent.
+        self._omitted: set[str] = set()
 
     def define(self) -> Definition:
+        defined = self._defined()
+        if not hasattr(self._kind, "__total__"):
+            for each in defined.get("fields", ()):
+                if not each["required"] and each["name"] not in self._omitted:
+                    each["always"] = True
+        return defined
+
+    def _defined(self) -> Definition:
         kind = self._kind
         if isinstance(kind, typing.NewType):
             return self._alias(kind.__supertype__)
@@ -196,6 +206,8 @@ class _Definer:
         for each in msgspec.structs.fields(self._kind):
             default = MISSING if each.default in unset else each.default
             described = self._described(each.name, each.type, self._scope)
+            if config.omit_defaults or each.default is msgspec.UNSET:
+                self._omitted.add(each.encode_name)
             fields.append(
                 field(each.encode_name, described, each.required, default, doc_of_hint(each.type))
             )
