@@ -32,12 +32,14 @@ export interface Shared {
   /** Memory that all of them have mapped, where that is wanted. */
   readonly commons: Commons | undefined
   readonly origin: Origin
+  /** Whether they describe their handlers when they say hello. Default: where that is compared with something. */
+  readonly describe?: boolean | undefined
 }
 
 /** Makes what starts a worker; the scope owns it. `onChange` is that of the pool. */
 export const makeStartWorker = <R>(
   options: SynapseOptions<R>,
-  { commons, host, logs, origin }: Shared
+  { commons, describe, host, logs, origin }: Shared
 ): ((module: Module, onChange: () => void) => Effect.Effect<Connection.Connection, SynapseError, Scope.Scope>) => {
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const maxOpenCalls = options.limits?.openCalls ?? defaultOpenCalls
@@ -64,7 +66,7 @@ export const makeStartWorker = <R>(
       python: environment.python,
       directory: environment.directory,
       entrypoint,
-      describe: check !== undefined,
+      describe: describe === true || check !== undefined,
       limits: options.limits,
       memory: memory?.descriptors,
       onLine: (line) => logs.line(worker.pid, line)
