@@ -4,11 +4,8 @@ import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Contract from "../Contract.ts"
-import * as PythonEnvironment from "../PythonEnvironment.ts"
-import * as PythonProcess from "../PythonProcess.ts"
 import type { SynapseOptions } from "../Synapse.ts"
 import type { SynapseError } from "../SynapseError.ts"
-import { resolveEntrypoint } from "./entrypoint.ts"
 import * as Logs from "./logs.ts"
 import { validateOptions } from "./options.ts"
 import * as Origin from "./origin.ts"
@@ -33,18 +30,21 @@ export const describeModule = Effect.fnUntraced(function* (
   SynapseError,
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path
 > {
-  yield* PythonProcess.checkPlatform
+  yield* Origin.python.check
   yield* validateOptions(options)
-  const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
-  const environment = yield* PythonEnvironment.make(options)
+  const module = yield* Origin.python.find(options)
   const described = Effect.gen(function* () {
-    const logs = yield* Logs.make(options.logs ?? "effect", environment.directory, options.limits?.logRecordsPerSecond)
+    const logs = yield* Logs.make(
+      options.logs ?? "effect",
+      module.environment.directory,
+      options.limits?.logRecordsPerSecond
+    )
     // Nothing is called: it shares no memory, and nobody asks whether it is alive.
     const startWorker = makeStartWorker(
       { ...options, sharedMemory: false, heartbeat: false },
       { logs, host: undefined, commons: undefined, describe: true, origin: Origin.python }
     )
-    const { hello } = yield* startWorker({ entrypoint, environment }, () => {})
+    const { hello } = yield* startWorker(module, () => {})
     return hello.contract
   })
   return yield* Contract.decode(yield* Effect.scoped(described))
