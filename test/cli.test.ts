@@ -15,7 +15,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { NodeServices } from "@effect/platform-node"
-import { afterAll, assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Layer, Sink, Stdio, Stream } from "effect"
 import { TestConsole } from "effect/testing"
 import { NdArray } from "effect-synapse"
@@ -125,18 +125,17 @@ interface Outcome {
 /** Runs the command in this process. */
 const cli = (args: ReadonlyArray<string>, stdin = ""): Effect.Effect<Outcome> => {
   let written = ""
-  const stdout = () =>
-    Sink.forEach((chunk: string | Uint8Array) =>
-      Effect.sync(() => {
-        written += typeof chunk === "string" ? chunk : Buffer.from(chunk).toString("latin1")
-      })
-    )
+  const append = (chunk: string | Uint8Array) =>
+    Effect.sync(() => {
+      written += typeof chunk === "string" ? chunk : Buffer.from(chunk).toString("latin1")
+    })
+  const stdout = () => Sink.forEach(append)
   const stdio = Stdio.layerTest({ stdout, stdin: Stream.make(new TextEncoder().encode(stdin)) })
   return Effect.gen(function* () {
     const code = yield* run(args)
     const printed = (yield* TestConsole.logLines).join("\n")
     return { code, stdout: printed + written, stderr: (yield* TestConsole.errorLines).join("\n") }
-  }).pipe(Effect.provide([Layer.merge(NodeServices.layer, stdio), TestConsole.layer]))
+  }).pipe(Effect.provide([Layer.merge(NodeServices.layer, stdio), TestConsole.layer], { local: true }))
 }
 
 /** Runs the command as a program. */
@@ -164,6 +163,9 @@ const isAlive = (pid: number): boolean => {
 const until = async (condition: () => boolean): Promise<void> => {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 10))
 }
+
+// What is said while the environment is made is not what these tests are about.
+beforeAll(() => ended(program(["call", python, "age", "name=Ada"])))
 
 describe("call", () => {
   it.effect("prints the value as JSON, from a payload as JSON", () =>
@@ -567,7 +569,8 @@ describe("the command", () => {
       const bash = (yield* cli(["--completions", "bash"])).stdout
       const completed = execFileSync("bash", [
         "-c",
-        `${bash}\nCOMP_WORDS=(effect-synapse d); COMP_CWORD=1; $(complete -p effect-synapse | sed 's/.*-F \\([^ ]*\\).*/\\1/') effect-synapse d effect-synapse; echo "\${COMPREPLY[*]}"`
+        `${bash}
+COMP_LINE="effect-synapse d"; COMP_WORDS=(effect-synapse d); COMP_CWORD=1; $(complete -p effect-synapse | sed 's/.*-F \\([^ ]*\\).*/\\1/') effect-synapse d effect-synapse; echo "\${COMPREPLY[*]}"`
       ])
       assert.include(String(completed), "doctor")
       const zsh = (yield* cli(["--completions", "zsh"])).stdout

@@ -48,14 +48,14 @@ const moduleFlags = {
   )
 }
 
-const directory = Argument.String("directory").pipe(
+const directory = Argument.Directory("directory").pipe(
   Argument.withDescription("The directory of the Python module, such as ./python")
 )
 
 const init = Command.make(
   "init",
   {
-    directory: Argument.String("directory").pipe(
+    directory: Argument.Directory("directory").pipe(
       Argument.withDescription("Where the app goes (default: the current directory)"),
       Argument.withDefault(".")
     )
@@ -87,7 +87,7 @@ const call = Command.make(
       ),
       Argument.variadic()
     ),
-    file: Flag.String("file").pipe(
+    file: Flag.File("file").pipe(
       Flag.withAlias("f"),
       Flag.withMetavar("<path>"),
       Flag.withDescription("A file with the payload as JSON"),
@@ -130,7 +130,7 @@ const call = Command.make(
 const doctor = Command.make(
   "doctor",
   {
-    directory: Argument.String("directory").pipe(
+    directory: Argument.Directory("directory").pipe(
       Argument.withDescription("The directory of the Python module (default: ./python, where there is one)"),
       Argument.optional,
       Argument.map(Option.getOrUndefined)
