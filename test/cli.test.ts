@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -15,7 +16,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { NodeServices } from "@effect/platform-node"
-import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Layer, Sink, Stdio, Stream } from "effect"
 import { TestConsole } from "effect/testing"
 import { NdArray } from "effect-synapse"
@@ -23,8 +24,11 @@ import { run } from "../src/internal/cli/command.ts"
 import { fromJson, toJson } from "../src/internal/cli/json.ts"
 import { Host } from "../src/internal/environmentHost.ts"
 
-const bin = fileURLToPath(new URL("../dist/bin.js", import.meta.url))
+const root = fileURLToPath(new URL("..", import.meta.url))
+const bin = join(root, "dist/bin.js")
 const work = mkdtempSync(join(tmpdir(), "synapse-cli-"))
+// What modules there import is found as in this project.
+symlinkSync(join(root, "node_modules"), join(work, "node_modules"))
 afterAll(() => rmSync(work, { recursive: true, force: true }))
 
 /** Writes files below a new directory, which it returns. */
@@ -138,9 +142,18 @@ const cli = (args: ReadonlyArray<string>, stdin = ""): Effect.Effect<Outcome> =>
   }).pipe(Effect.provide([Layer.merge(NodeServices.layer, stdio), TestConsole.layer], { local: true }))
 }
 
-/** Runs the command as a program. */
-const program = (args: ReadonlyArray<string>, options: { readonly cwd?: string } = {}): ChildProcess =>
-  spawn(process.execPath, [bin, ...args], { stdio: ["ignore", "pipe", "pipe"], ...options })
+/** Runs the command as a program, which does not outlive the test. */
+const program = (args: ReadonlyArray<string>, options: { readonly cwd?: string } = {}): ChildProcess => {
+  const child = spawn(process.execPath, [bin, ...args], { stdio: ["ignore", "pipe", "pipe"], ...options })
+  children.add(child)
+  child.on("close", () => children.delete(child))
+  return child
+}
+
+const children = new Set<ChildProcess>()
+afterEach(() => {
+  for (const child of children) child.kill("SIGKILL")
+})
 
 const ended = (child: ChildProcess): Promise<Outcome> =>
   new Promise((resolve) => {
@@ -268,14 +281,19 @@ describe("call", () => {
     })
   )
 
-  it.effect("lists the handlers, and calls none", () =>
+  it.effect("lists the handlers with their signatures, and calls none", () =>
     Effect.gen(function* () {
       const { code, stdout } = yield* cli(["call", python, "--list"])
       assert.strictEqual(code, 0)
-      assert.includeMembers(
-        stdout.split("\n").map((line) => line.split(/[ (]/)[0]),
-        ["main", "age", "count", "later"]
-      )
+      const lines = stdout.split("\n")
+      assert.includeMembers(lines, [
+        "age(name: str) -> int, raises Unknown",
+        "count(to: int) -> Iterator[Any]",
+        "later() -> None"
+      ])
+      const greeter = directoryOf({ "main.py": typed("str") })
+      const { stdout: listed } = yield* cli(["call", greeter, "--list"])
+      assert.strictEqual(listed, "greet(name: str, times: int = 1) -> list[str]  # Greets.\n")
     })
   )
 
@@ -387,7 +405,7 @@ describe("init", () => {
       assert.deepStrictEqual(readdirSync(directory).sort(), files)
       const { name, scripts, type } = JSON.parse(readFileSync(join(directory, "package.json"), "utf8"))
       assert.deepStrictEqual([name, type, scripts], ["new-app", "module", { start: "node app.ts" }])
-      assert.match(stdout, /Next:\n {2}cd ".*new app"\n {2}npm install\n {2}npm start\n/)
+      assert.match(stdout, /Next:\n {2}cd '.*new app'\n {2}npm install\n {2}npm start\n/)
     })
   )
 
@@ -536,8 +554,197 @@ describe("doctor", () => {
   )
 })
 
+const typed = (parameter: string): string =>
+  `import synapse\n\n\n@synapse.handler\ndef greet(name: ${parameter}, times: int = 1) -> list[str]:\n    """Greets."""\n    return []\n`
+
+describe("generate", () => {
+  it.effect("writes a module, finds it up to date, and leaves it alone then", () =>
+    Effect.gen(function* () {
+      const module = directoryOf({ "main.py": typed("str") })
+      const file = join(module, "out/python.gen.ts")
+      const written = yield* cli(["generate", module, "-o", file, "--name", "Greeter"])
+      assert.strictEqual(written.code, 0)
+      assert.match(written.stderr, /wrote .*out\/python\.gen\.ts$/)
+      const text = readFileSync(file, "utf8")
+      assert.include(text, "export class Greeter extends RpcGroup.make(")
+      assert.match(text, /^\/\/ npx effect-synapse generate \S+ -o \S+ --name Greeter$/m)
+      const again = yield* cli(["generate", module, "-o", file, "--name", "Greeter"])
+      assert.match(again.stderr, /is up to date$/)
+      assert.deepStrictEqual(readdirSync(join(module, "out")), ["python.gen.ts"])
+    })
+  )
+
+  it.effect("prints the module where no file is named", () =>
+    Effect.gen(function* () {
+      const { code, stderr, stdout } = yield* cli(["generate", directoryOf({ "main.py": typed("str") })])
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      assert.match(stdout, /^\/\/ Generated by effect-synapse/)
+    })
+  )
+
+  it.effect("checks without writing: 1 and the difference when Python has changed, whatever the line ends", () =>
+    Effect.gen(function* () {
+      const module = directoryOf({ "main.py": typed("str") })
+      const file = join(module, "python.gen.ts")
+      const check = cli(["generate", module, "-o", file, "--check"])
+      const missing = yield* check
+      assert.strictEqual(missing.code, 1)
+      assert.match(missing.stderr, /^error: .*python\.gen\.ts does not exist: run `npx effect-synapse generate/)
+      assert.isFalse(existsSync(file))
+
+      yield* cli(["generate", module, "-o", file])
+      const text = readFileSync(file, "utf8")
+      writeFileSync(file, text.replaceAll("\n", "\r\n"))
+      assert.strictEqual((yield* check).code, 0)
+
+      writeFileSync(file, text)
+      writeFileSync(join(module, "main.py"), typed("int"))
+      const stale = yield* check
+      assert.strictEqual(stale.code, 1)
+      assert.match(stale.stderr, /is not up to date: run `npx effect-synapse generate .*`\.\n@@ from line \d+ @@\n/)
+      assert.match(stale.stderr, /^- .*name: Schema\.String.*\n\+ .*name: Schema\.Int/m)
+      assert.strictEqual(readFileSync(file, "utf8"), text)
+    })
+  )
+
+  it.effect("writes over no file that somebody wrote", () =>
+    Effect.gen(function* () {
+      const module = directoryOf({ "main.py": typed("str"), "app.ts": "mine" })
+      const { code, stderr } = yield* cli(["generate", module, "-o", join(module, "app.ts")])
+      assert.strictEqual(code, 1)
+      assert.match(stderr, /app\.ts was not generated, and is left as it is/)
+      assert.strictEqual(readFileSync(join(module, "app.ts"), "utf8"), "mine")
+    })
+  )
+
+  it.effect("writes nothing while a type cannot be said, unless unknown ones are allowed", () =>
+    Effect.gen(function* () {
+      const opaque = typed("str").replace("-> list[str]", "-> Opaque")
+      const module = directoryOf({ "main.py": `class Opaque:\n    pass\n\n\n${opaque}` })
+      const file = join(module, "python.gen.ts")
+      const refused = yield* cli(["generate", module, "-o", file])
+      assert.strictEqual(refused.code, 1)
+      assert.match(refused.stderr, /main\.py:\d+.*`?greet`?/)
+      assert.match(refused.stderr, /error: 1 type cannot be said in TypeScript/)
+      assert.isFalse(existsSync(file))
+      assert.strictEqual((yield* cli(["generate", module, "-o", file, "--allow-unknown"])).code, 0)
+      assert.include(readFileSync(file, "utf8"), "success: Schema.Unknown")
+    })
+  )
+
+  it.effect("refuses flags that do not go together with exit code 2", () =>
+    Effect.gen(function* () {
+      for (const [args, text] of [
+        [["--check"], /name it with -o/],
+        [["--watch"], /name it with -o/],
+        [["--check", "--watch", "-o", "x.ts"], /leave --watch out/],
+        [["--name", "not a name"], /is no name of a class/]
+      ] as const) {
+        const { code, stderr } = yield* cli(["generate", python, ...args])
+        assert.strictEqual(code, 2)
+        assert.match(stderr, text)
+      }
+    })
+  )
+
+  it("writes the module again when Python changes, and survives what does not import", async () => {
+    const module = directoryOf({ "main.py": typed("str") })
+    const file = join(module, "python.gen.ts")
+    const child = program(["generate", module, "-o", file, "--watch"])
+    let said = ""
+    child.stderr!.on("data", (data) => (said += String(data)))
+    const outcome = ended(child)
+    await until(() => said.includes("watching"))
+    writeFileSync(join(module, "main.py"), "import synapse(\n")
+    await until(() => said.includes("SyntaxError"))
+    writeFileSync(join(module, "main.py"), typed("int"))
+    await until(() => readFileSync(file, "utf8").includes("name: Schema.Int"))
+    child.kill("SIGINT")
+    assert.strictEqual((await outcome).code, 130)
+  })
+})
+
+const groups = (type: string): string => `import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { text } from "./types.ts"
+
+export class Embedder extends RpcGroup.make(Rpc.make("embed", { payload: { text: ${type} }, success: Schema.Boolean })) {}
+export const Library = RpcGroup.make(Rpc.make("lookup", { payload: { id: Schema.Int }, success: text }))
+export const other = 1
+`
+
+const contractDirectory = (): string =>
+  directoryOf({
+    "types.ts": 'import { Schema } from "effect"\n\nexport const text = Schema.String\n',
+    "contract.ts": groups("text")
+  })
+
+describe("stubs", () => {
+  it.effect("writes a Python module, finds it up to date, and checks it", () =>
+    Effect.gen(function* () {
+      const directory = contractDirectory()
+      const args = ["stubs", join(directory, "contract.ts"), "--group", "Embedder", "--host", "Library"]
+      const file = join(directory, "python/contract.py")
+      assert.strictEqual((yield* cli([...args, "-o", file, "--check"])).code, 1)
+      const written = yield* cli([...args, "-o", file])
+      assert.deepStrictEqual([written.code, written.stdout], [0, ""])
+      const text = readFileSync(file, "utf8")
+      assert.include(text, "def embed(self, text: str) -> Result[bool]:")
+      assert.include(text, "def lookup(self, *, id: int) -> str:")
+      execFileSync("python3", ["-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())", file])
+      assert.strictEqual((yield* cli([...args, "-o", file, "--check"])).code, 0)
+      writeFileSync(file, text.replace("-> str", "-> bytes"))
+      const stale = yield* cli([...args, "-o", file, "--check"])
+      assert.strictEqual(stale.code, 1)
+      assert.match(stale.stderr, /^- .*-> bytes.*\n\+ .*-> str/m)
+    })
+  )
+
+  it.effect("asks which group is meant where there are several", () =>
+    Effect.gen(function* () {
+      const file = join(contractDirectory(), "contract.ts")
+      const several = yield* cli(["stubs", file])
+      assert.deepStrictEqual([several.code, several.stdout], [2, ""])
+      assert.match(several.stderr, /exports the RpcGroups Embedder, Library: say with --group/)
+      const wrong = yield* cli(["stubs", file, "--group", "Nobody"])
+      assert.match(wrong.stderr, /--group Nobody: .*exports the RpcGroups Embedder, Library\./)
+      const rest = yield* cli(["stubs", file, "--host", "Library"])
+      assert.include(rest.stdout, "def embed(self")
+    })
+  )
+
+  it.effect("tells what keeps a module from being loaded", () =>
+    Effect.gen(function* () {
+      const directory = contractDirectory()
+      assert.strictEqual((yield* cli(["stubs", join(directory, "absent.ts")])).code, 2)
+      writeFileSync(join(directory, "none.ts"), "export const a = 1\n")
+      assert.match((yield* cli(["stubs", join(directory, "none.ts")])).stderr, /exports no RpcGroup/)
+      writeFileSync(join(directory, "throws.ts"), 'throw new Error("as it should")\n')
+      const { code, stderr } = yield* cli(["stubs", join(directory, "throws.ts")])
+      assert.strictEqual(code, 1)
+      assert.match(stderr, /^error: .*throws\.ts cannot be loaded: as it should$/)
+    })
+  )
+
+  it("writes the module again when the group or what it imports changes", async () => {
+    const directory = contractDirectory()
+    const file = join(directory, "contract.py")
+    const args = ["--group", "Embedder", "-o", file, "--watch"]
+    const child = program(["stubs", join(directory, "contract.ts"), ...args])
+    const outcome = ended(child)
+    await until(() => existsSync(file) && readFileSync(file, "utf8").includes("text: str"))
+    writeFileSync(
+      join(directory, "types.ts"),
+      'import { Schema } from "effect"\n\nexport const text = Schema.Boolean\n'
+    )
+    await until(() => readFileSync(file, "utf8").includes("text: bool"))
+    child.kill("SIGINT")
+    assert.strictEqual((await outcome).code, 130)
+  })
+})
+
 describe("the command", () => {
-  for (const command of ["init", "call", "doctor"]) {
+  for (const command of ["init", "call", "doctor", "generate", "stubs"]) {
     it.effect(`explains ${command} with examples`, () =>
       Effect.gen(function* () {
         const { code, stdout } = yield* cli([command, "--help"])

@@ -151,9 +151,87 @@ const doctor = Command.make(
   ])
 )
 
+const generatedFlags = {
+  output: Flag.File("output").pipe(
+    Flag.withAlias("o"),
+    Flag.withMetavar("<file>"),
+    Flag.withDescription("The file to write (default: print it)"),
+    orNothing
+  ),
+  check: switchedOn("check", "Write nothing; exit with 1 when the file is not what would be written"),
+  watch: switchedOn("watch", "Go on, and write the file again when what it is made from changes").pipe(
+    Flag.withAlias("w")
+  )
+}
+
+const generate = Command.make(
+  "generate",
+  {
+    directory,
+    ...generatedFlags,
+    name: Flag.String("name").pipe(
+      Flag.withAlias("n"),
+      Flag.withMetavar("<class>"),
+      Flag.withDescription("The name of the RpcGroup (default: Python)"),
+      orNothing
+    ),
+    allowUnknown: switchedOn("allow-unknown", "Take Schema.Unknown for types that cannot be said in TypeScript"),
+    ...moduleFlags
+  },
+  (flags) => load(() => import("./generate.ts"), flags)
+).pipe(
+  Command.withDescription(
+    "Write the types of a Python module as a TypeScript module: an RpcGroup of its handlers, with a schema for what each takes, " +
+      "gives and raises."
+  ),
+  Command.withShortDescription("Write the types of a Python module as TypeScript"),
+  Command.withExamples([
+    { command: "effect-synapse generate ./python -o src/python.gen.ts", description: "Write the module" },
+    { command: "effect-synapse generate ./python -o src/python.gen.ts --check", description: "In CI" },
+    { command: "effect-synapse generate ./python -o src/python.gen.ts --watch", description: "While you work" }
+  ])
+)
+
+const stubs = Command.make(
+  "stubs",
+  {
+    file: Argument.File("file").pipe(
+      Argument.withDescription("A TypeScript module that exports an RpcGroup; it is imported, and so runs")
+    ),
+    ...generatedFlags,
+    group: Flag.String("group").pipe(
+      Flag.withAlias("g"),
+      Flag.withMetavar("<export>"),
+      Flag.withDescription("The RpcGroup that Python serves (default: the only one that is exported)"),
+      orNothing
+    ),
+    host: Flag.String("host").pipe(
+      Flag.withMetavar("<export>"),
+      Flag.withDescription("The RpcGroup of host functions, which Python calls (default: none)"),
+      orNothing
+    ),
+    allowUnknown: switchedOn("allow-unknown", "Take Any for schemas that cannot be said in Python")
+  },
+  (flags) => load(() => import("./stubs.ts"), flags)
+).pipe(
+  Command.withDescription(
+    "Write the types of an RpcGroup as a Python module: a class of its handlers to implement, and the structures and errors " +
+      "that they take, give and raise."
+  ),
+  Command.withShortDescription("Write the types of an RpcGroup as Python"),
+  Command.withExamples([
+    { command: "effect-synapse stubs src/contract.ts -o python/contract.py", description: "Write the module" },
+    {
+      command: "effect-synapse stubs src/contract.ts -o python/contract.py --group Embedder --host Library",
+      description: "With the functions that Python calls"
+    },
+    { command: "effect-synapse stubs src/contract.ts -o python/contract.py --check", description: "In CI" }
+  ])
+)
+
 const root = Command.make("effect-synapse").pipe(
   Command.withDescription("Run Python from TypeScript"),
-  Command.withSubcommands([init, call, doctor])
+  Command.withSubcommands([init, call, doctor, generate, stubs])
 )
 
 /** Errors of usage in few words: the help is a page, and stdout is for results. */

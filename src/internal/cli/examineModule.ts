@@ -85,7 +85,11 @@ const examineDirectory = Effect.fnUntraced(function* (named: string, flags: Doct
 const failed = (subject: string, error: SynapseError): Finding => {
   const { reason } = error
   if (reason._tag === "InstallFailed") {
-    return problem(subject, reason.message, reason.hint ?? "See its output above")
+    return problem(
+      subject,
+      `\`${reason.command}\` failed\n${reason.output}`.trimEnd(),
+      reason.hint ?? "Mend what it says"
+    )
   }
   const lines = reason.message.split("\n")
   const last = lines.length > 1 ? lines.pop()! : undefined

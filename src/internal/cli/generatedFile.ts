@@ -4,6 +4,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import { whyOf } from "../environmentHost.ts"
 import { badUsage, Failure } from "./failure.ts"
+import { shownPath } from "./shell.ts"
 import { note, write } from "./terminal.ts"
 
 /** @internal */
@@ -32,24 +33,26 @@ export const validateTarget = ({
 /** Writes the file where it is another one, prints it where none is named, or fails where a check finds a difference. */
 export const emit = Effect.fnUntraced(function* (content: string, { check, output }: Target, command: string) {
   if (output === undefined) return yield* write(content)
+  const shown = shownPath(output)
   const present = yield* read(output)
-  if (present !== undefined && normal(present) === content) return yield* note(`${output} is up to date`)
+  if (present !== undefined && normal(present) === normal(content)) return yield* note(`${shown} is up to date`)
   if (check) {
-    const what = present === undefined ? `${output} does not exist` : `${output} is not up to date`
-    const hint = present === undefined ? "" : `\n${difference(normal(present), content)}`
+    const what = present === undefined ? `${shown} does not exist` : `${shown} is not up to date`
+    const hint = present === undefined ? "" : `\n${difference(normal(present), normal(content))}`
     return yield* Effect.fail(new Failure(`${what}: run \`${command}\`.${hint}`))
   }
   if (present !== undefined && present.trim() !== "" && !present.slice(0, 1000).includes(mark)) {
     return yield* Effect.fail(
-      new Failure(`${output} was not generated, and is left as it is: remove it, or choose another file with -o.`)
+      new Failure(`${shown} was not generated, and is left as it is: remove it, or choose another file with -o.`)
     )
   }
   yield* replace(output, content)
-  yield* note(`wrote ${output}`)
+  yield* note(`wrote ${shown}`)
 })
 
-/** Git may have checked it out with other line ends. */
-const normal = (text: string): string => text.replaceAll("\r\n", "\n")
+/** Git may have checked it out with other line ends; the command in its header may have been run in another directory. */
+const normal = (text: string): string =>
+  text.replaceAll("\r\n", "\n").replace(/^(\/\/|#) npx effect-synapse .*$/m, "$1 npx effect-synapse ...")
 
 const read = Effect.fnUntraced(function* (file: string) {
   const fs = yield* FileSystem.FileSystem

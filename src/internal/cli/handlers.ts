@@ -1,24 +1,41 @@
-/** `effect-synapse call --list`: the handlers that a module has. */
+/** `effect-synapse call --list`: the handlers of a module, as Python declares them. */
 import * as Effect from "effect/Effect"
-import * as PythonEnvironment from "../../PythonEnvironment.ts"
-import * as PythonProcess from "../../PythonProcess.ts"
-import { resolveEntrypoint } from "../entrypoint.ts"
-import * as Logs from "../logs.ts"
-import { makeStartWorker } from "../worker.ts"
+import type { Contract, Field, Method, Type } from "../../Contract.ts"
+import { wordOfConstant, wordsOf } from "../contractWords.ts"
+import { describeModule } from "../describeModule.ts"
 import { type ModuleFlags, runtimeOptions } from "./module.ts"
 import { write } from "./terminal.ts"
 
-/** Starts the module for what it says of itself. */
+/** Starts the module for what it says of itself, and prints a line for each handler. */
 export const listHandlers = Effect.fnUntraced(function* (flags: ModuleFlags) {
-  yield* PythonProcess.checkPlatform
-  const options = runtimeOptions(flags)
-  const entrypoint = yield* resolveEntrypoint(options.directory, options.entrypoint ?? "main")
-  const environment = yield* PythonEnvironment.make(options)
-  const logs = yield* Logs.make(options.logs ?? "effect", environment.directory)
-  const start = makeStartWorker(options, { host: undefined, logs, commons: undefined })
-  const { hello } = yield* start({ entrypoint, environment }, () => {})
-  for (const { async, name, stream } of hello.methods) {
-    const kind = stream ? "stream" : async ? "async" : ""
-    yield* write(`${kind === "" ? name : `${name}  (${kind})`}\n`)
-  }
+  const contract = yield* describeModule(runtimeOptions(flags))
+  const lines = Object.entries(contract.methods).map(([name, method]) => signatureOf(name, method, contract))
+  yield* write(lines.length === 0 ? "" : `${lines.join("\n")}\n`)
 })
+
+/** `embed(text: str, normalize: bool = False) -> list[float]`, with what it raises and the first line of what it says of itself. */
+export const signatureOf = (name: string, method: Method, { definitions }: Contract): string => {
+  const words = (type: Type): string => wordsOf(type, "Python", definitions)
+  const success = method.stream ? `Iterator[${words(method.success)}]` : words(method.success)
+  const raises = method.raises.length === 0 ? "" : `, raises ${method.raises.join(", ")}`
+  const doc = method.doc?.split("\n", 1)[0]?.trim() ?? ""
+  return `${name}(${parametersOf(method.payload, words)}) -> ${success}${raises}${doc === "" ? "" : `  # ${doc}`}`
+}
+
+const parametersOf = (payload: Method["payload"], words: (type: Type) => string): string => {
+  switch (payload.kind) {
+    case "none":
+      return ""
+    case "whole":
+      return `payload: ${words(payload.type)}${payload.required ? "" : " = ..."}`
+    case "fields": {
+      const rest = payload.rest === undefined ? [] : [`**rest: ${words(payload.rest)}`]
+      return [...payload.fields.map((field) => parameterOf(field, words)), ...rest].join(", ")
+    }
+  }
+}
+
+const parameterOf = ({ name, required, type, ...field }: Field, words: (type: Type) => string): string => {
+  const value = field.default === undefined ? "..." : wordOfConstant(field.default, true)
+  return `${name}: ${words(type)}${required ? "" : ` = ${value}`}`
+}

@@ -5,6 +5,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import { whyOf } from "../environmentHost.ts"
 import { Failure } from "./failure.ts"
+import { shellWord } from "./shell.ts"
 import { type Dependencies, filesOf, packageJson } from "./template.ts"
 import { write } from "./terminal.ts"
 
@@ -131,7 +132,7 @@ const nextCommands = (
   const add = manager === "npm" ? "npm install" : `${manager} add`
   const execute = { npm: "npx", pnpm: "pnpm exec", yarn: "yarn", bun: "bunx" }[manager]
   return [
-    ...(directory === "" ? [] : [`cd ${/\s/.test(directory) ? JSON.stringify(directory) : directory}`]),
+    ...(directory === "" ? [] : [`cd ${shellWord(directory)}`]),
     existing === undefined || missing.length === 0 ? `${manager} install` : `${add} ${missing.join(" ")}`,
     `${manager} start`,
     `${execute} effect-synapse call ./python greet name=Ada`
