@@ -139,3 +139,9 @@ export const toIdentifier = (name: string): string => {
   const begun = /^[A-Za-z_]/.test(word) ? word : `_${word}`
   return keywords.has(begun) ? `${begun}_` : begun
 }
+
+/** The same for a name that is public. */
+export const toPublicName = (name: string): string => {
+  const word = toIdentifier(name).replace(/^_+/, "")
+  return isIdentifier(word) ? word : toIdentifier(`n${word}`)
+}

@@ -476,8 +476,8 @@ class Module {
   #enum(own: string, definition: Definition & { kind: "enum" }): Block {
     const used = new Set(["name", "value", "mro"])
     const members = definition.members.map(({ name, value }) => {
-      let member = Python.toIdentifier(name).replace(/^_+/, "") || "member"
-      while (used.has(member) || !Python.isIdentifier(member)) member = /^\d/.test(member) ? `n${member}` : `${member}_`
+      let member = Python.toPublicName(name)
+      while (used.has(member)) member += "_"
       used.add(member)
       return `${member} = ${constant(value)}`
     })
@@ -642,8 +642,8 @@ class Module {
   #attributes(scope: Scope): ReadonlyArray<Function> {
     const used = new Set<string>()
     return Object.entries(scope.contract.methods).map(([name, method]) => {
-      let attribute = Python.toIdentifier(name).replace(/^_+/, "") || "function"
-      while (used.has(attribute) || this.#hidden.has(attribute) || !Python.isIdentifier(attribute)) attribute += "_"
+      let attribute = Python.toPublicName(name)
+      while (used.has(attribute) || this.#hidden.has(attribute)) attribute += "_"
       used.add(attribute)
       return { name, attribute, method }
     })
