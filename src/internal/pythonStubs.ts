@@ -326,10 +326,8 @@ class Module {
     switch (definition.kind) {
       case "struct":
         return this.#struct(scope, own, definition)
-      case "record": {
-        const fields = definition.fields.map((field) => ({ ...field, required: true }))
-        return [this.#class(own, this.#need("typing", "NamedTuple"), definition.doc, this.#fields(scope, own, fields))]
-      }
+      case "record":
+        return [this.#record(scope, name, own, definition)]
       case "error":
         return [this.#error(scope, name, own, definition)]
       case "enum":
@@ -356,6 +354,26 @@ class Module {
       return [["@dataclass(frozen=True, kw_only=True, slots=True)", ...this.#class(own, undefined, doc, body)]]
     }
     return this.#typedDict(scope, own, doc, all)
+  }
+
+  #record(scope: Scope, name: string, own: string, definition: Definition & { kind: "record" }): Block {
+    const lines = definition.fields.flatMap((field) => {
+      const annotation = this.#type(scope, field.type)
+      if (field.required) return this.#lines(inClass, `${own}${pascalCase(field.name)}`, `${field.name}: `, annotation)
+      this.#problem(
+        name,
+        field.name,
+        "Python sends every item of a tuple, `None` for one that may be missing: use Schema.NullOr"
+      )
+      return this.#lines(
+        inClass,
+        `${own}${pascalCase(field.name)}`,
+        `${field.name}: `,
+        optionalOf(annotation),
+        " = None"
+      )
+    })
+    return this.#class(own, this.#need("typing", "NamedTuple"), definition.doc, lines)
   }
 
   #typedDict(scope: Scope, own: string, doc: string | undefined, fields: ReadonlyArray<Field>): ReadonlyArray<Block> {
@@ -423,14 +441,11 @@ class Module {
   #error(scope: Scope, tag: string, own: string, definition: Definition & { kind: "error" }): Block {
     this.#modules.add("synapse")
     const reserved = new Set(scope.isHost ? [...reservedFields, "tag", "error"] : reservedFields)
-    const fields = definition.fields.filter(({ name, required }) => {
+    const fields = definition.fields.filter(({ name }) => {
       if (name === "message" || name === "_tag") return false
       if (reserved.has(name) || name.startsWith("_") || !this.#isWritable(name)) {
         this.#problem(tag, name, "no declared error of Python can have a field of that name: give it another one")
         return false
-      }
-      if (!required && !scope.isHost) {
-        this.#problem(tag, name, "Python sends every field of an error: it is one that has to be given")
       }
       return true
     })
