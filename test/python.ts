@@ -18,6 +18,7 @@ const stubModules = [
   "pyproject.toml",
   "--no-namespace-packages",
   `${stubs}/contract.py`,
+  `${stubs}/layout.py`,
   `${stubs}/main.py`
 ]
 const supported = ["3.10", "3.11", "3.12", "3.13", "3.14"]
@@ -115,7 +116,7 @@ switch (process.argv[2]) {
         ["mypy", "--strict", "src"],
         // What is made of contracts is clean under the defaults of others, and under the oldest and the newest Python.
         ["ruff", "format", "--isolated", "--check", stubs],
-        ["ruff", "check", "--isolated", stubs],
+        ["ruff", "check", "--isolated", "--config", `src = ["${stubs}"]`, stubs],
         ...[supported[0]!, supported.at(-1)!].map((version) => [
           "mypy",
           "--strict",

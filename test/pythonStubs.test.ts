@@ -8,6 +8,7 @@ import { Rpc, RpcGroup } from "effect/rpc"
 import { Contract, HostFunctions, type NdArray, Synapse } from "effect-synapse"
 import { pythonStubs } from "../src/internal/pythonStubs.ts"
 import * as Fixture from "./fixtures/contract.ts"
+import { Layout } from "./fixtures/contractLayout.ts"
 import { reasonOf } from "./fixtures/dialogue.ts"
 
 const directory = fileURLToPath(new URL("./fixtures/contract", import.meta.url))
@@ -16,12 +17,18 @@ const contract = Contract.fromGroup(Fixture.Embedder)
 const host = Contract.fromGroup(Fixture.Users)
 
 describe("the module of a contract", () => {
-  it("is the same as ever", () => {
-    const { source } = pythonStubs({ contract, host })
-    if (process.env.SYNAPSE_UPDATE_GOLDENS === "1") writeFileSync(file("contract.py"), source)
-    assert.strictEqual(source, readFileSync(file("contract.py"), "utf8"))
-    assert.strictEqual(pythonStubs({ contract: Contract.fromGroup(Fixture.Embedder), host }).source, source)
-  })
+  const layout = Contract.fromGroup(Layout)
+  const modules: ReadonlyArray<readonly [name: string, options: Parameters<typeof pythonStubs>[0]]> = [
+    ["contract.py", { contract, host }],
+    ["layout.py", { contract: layout, host: layout }]
+  ]
+  for (const [name, options] of modules) {
+    it(`is the same as ever: ${name}`, () => {
+      const { source } = pythonStubs(options)
+      if (process.env.SYNAPSE_UPDATE_GOLDENS === "1") writeFileSync(file(name), source)
+      assert.strictEqual(source, readFileSync(file(name), "utf8"))
+    })
+  }
 
   it("says what it cannot express", () => {
     assert.deepStrictEqual(pythonStubs({ contract, host }).problems, [

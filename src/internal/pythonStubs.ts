@@ -41,7 +41,7 @@ interface Scope {
 
 /** Names that annotations are made of: what hides one of them in a class changes what the others there mean. */
 const typeNames =
-  "Any AsyncIterable Awaitable Items Iterable Literal NoReturn Result TypeAlias TypedDict abc bool bytes decimal dict dt " +
+  "Any AsyncIterable Awaitable Items Iterable Literal Result TypeAlias TypedDict abc bool bytes decimal dict dt " +
   "enum float int list np npt set str synapse tuple uuid"
 
 /** Names that definitions cannot have besides. */
@@ -130,7 +130,8 @@ class Module {
       ...from("typing", this.#typing)
     ]
     const other = [
-      ...(this.#modules.has("numpy") ? ["import numpy as np", "import numpy.typing as npt"] : []),
+      ...(this.#modules.has("numpy") ? ["import numpy as np"] : []),
+      ...(this.#modules.has("numpy.typing") ? ["import numpy.typing as npt"] : []),
       ...(this.#modules.has("synapse") ? ["import synapse"] : [])
     ]
     return standard.length > 0 && other.length > 0 ? [...standard, "", ...other] : [...standard, ...other]
@@ -216,16 +217,16 @@ class Module {
         return Python.generic("dict", of(type.keys), of(type.values))
       case "union": {
         const members = type.members.map(of)
-        if (members.length === 0) return this.#need("typing", "NoReturn")
-        if (members.some((member) => member === "Any")) return "Any"
+        // Of no value at all, nothing is to be said.
+        if (members.length === 0) return this.#any()
+        if (members.includes("Any")) return "Any"
         return { anyOf: distinct(members) }
       }
       case "ndarray":
+        this.#modules.add("numpy.typing")
+        if (type.dtype === null) return Python.generic("npt.NDArray", this.#any())
         this.#modules.add("numpy")
-        return Python.generic(
-          "npt.NDArray",
-          type.dtype === null ? this.#any() : `np.${type.dtype === "bool" ? "bool_" : type.dtype}`
-        )
+        return Python.generic("npt.NDArray", `np.${type.dtype === "bool" ? "bool_" : type.dtype}`)
       case "stream":
         this.#modules.add("synapse")
         return Python.generic("synapse.Stream", of(type.items))
@@ -351,7 +352,7 @@ class Module {
               ...this.#lines(inClass, own, `${tag.field}: `, this.#literal([tag.value]), ` = ${constant(tag.value)}`)
             ]
       this.#modules.add("dataclasses")
-      return [["@dataclass(frozen=True, kw_only=True, slots=True)", ...this.#class(own, undefined, doc, body)]]
+      return [["@dataclass(frozen=True, kw_only=True, slots=True)", ...this.#class(own, [], doc, body)]]
     }
     return this.#typedDict(scope, own, doc, all)
   }
@@ -373,7 +374,7 @@ class Module {
         " = None"
       )
     })
-    return this.#class(own, this.#need("typing", "NamedTuple"), definition.doc, lines)
+    return this.#class(own, [this.#need("typing", "NamedTuple")], definition.doc, lines)
   }
 
   #typedDict(scope: Scope, own: string, doc: string | undefined, fields: ReadonlyArray<Field>): ReadonlyArray<Block> {
@@ -395,7 +396,7 @@ class Module {
     return [
       this.#dict(scope, first, base, undefined, required, true),
       this.#dict(scope, second, base, undefined, optional, false),
-      this.#class(own, `${first}, ${second}`, doc ?? "A map.", [])
+      this.#class(own, [first, second], doc ?? "A map.", [])
     ]
   }
 
@@ -408,8 +409,7 @@ class Module {
     isTotal: boolean
   ): Block {
     if (fields.every(({ name }) => this.#isWritable(name))) {
-      const total = isTotal ? "" : ", total=False"
-      return this.#class(own, `${base}${total}`, doc, this.#fields(scope, own, fields))
+      return this.#class(own, isTotal ? [base] : [base, "total=False"], doc, this.#fields(scope, own, fields))
     }
     // Keys that are no names; their types are text, since what they name may come later.
     return [
@@ -480,12 +480,19 @@ class Module {
     const base = scope.isHost ? "synapse.HostError" : "synapse.Error"
     const written = this.#class(
       own,
-      base,
+      [base],
       definition.doc ?? (lines.length === 0 ? `The error \`${tag}\`.` : undefined),
       lines
     )
     // The tag is the name of the class.
-    return own === tag ? written : [...written, "", "", `${own}.__name__ = ${Python.quoted(tag)}`]
+    if (own === tag) return written
+    const line = `${own}.__name__ = ${Python.quoted(tag)}`
+    return [
+      ...written,
+      "",
+      "",
+      ...(line.length <= 88 ? [line] : [`${own}.__name__ = (`, `    ${Python.quoted(tag)}`, ")"])
+    ]
   }
 
   #enum(own: string, definition: Definition & { kind: "enum" }): Block {
@@ -496,14 +503,14 @@ class Module {
       used.add(member)
       return `${member} = ${constant(value)}`
     })
-    return this.#class(own, this.#module("enum", "enum.Enum"), definition.doc, members)
+    return this.#class(own, [this.#module("enum", "enum.Enum")], definition.doc, members)
   }
 
-  #class(own: string, bases: string | undefined, doc: string | undefined, body: Block): Block {
-    const head = `class ${own}${bases === undefined ? "" : `(${bases})`}:`
+  #class(own: string, bases: ReadonlyArray<string>, doc: string | undefined, body: Block): Block {
+    const head = bases.length === 0 ? [`class ${own}:`] : Python.layout("", "class ", Python.call(own, ...bases), ":")
     const docs = doc === undefined ? [] : Python.docstring(doc)
     const inner = docs.length > 0 && body.length > 0 ? [...docs, "", ...body] : [...docs, ...body]
-    return [head, ...Python.indented(inner.length === 0 ? ["pass"] : inner)]
+    return [...head, ...Python.indented(inner.length === 0 ? ["pass"] : inner)]
   }
 
   // Functions
@@ -533,7 +540,7 @@ class Module {
       "Each may be a plain function or an `async def`, and a stream a generator of either kind."
     return [
       ...(functions.length === 0 ? [] : [['T = TypeVar("T")', ...kinds.flat()]]),
-      this.#class("Handlers", "abc.ABC", doc, Python.separated(methods, 1))
+      this.#class("Handlers", ["abc.ABC"], doc, Python.separated(methods, 1))
     ]
   }
 
@@ -618,13 +625,13 @@ class Module {
     return [
       this.#class(
         "Host",
-        undefined,
+        [],
         "The functions of TypeScript, for `async` code: see `host`.",
         Python.separated(functions.map(write("async ")), 1)
       ),
       this.#class(
         "HostSync",
-        undefined,
+        [],
         "The functions of TypeScript, for code that waits: see `host_sync`.",
         Python.separated(functions.map(write("")), 1)
       ),
