@@ -16,7 +16,8 @@ const stubs = "../test/fixtures/contract"
 const stubModules = [
   "--config-file",
   "pyproject.toml",
-  "--no-namespace-packages",
+  "--follow-imports",
+  "silent",
   `${stubs}/contract.py`,
   `${stubs}/layout.py`,
   `${stubs}/main.py`
