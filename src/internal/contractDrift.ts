@@ -5,6 +5,7 @@
  * tells otherwise. What does not fit is remembered by its place within the types, so that it is found once.
  */
 import type { Constant, Contract, Definition, Drift, Field, Method, Payload, Place, Type } from "../Contract.ts"
+import { mapChildren } from "./contractGraph.ts"
 import { type Language, wordsOf } from "./contractWords.ts"
 import { closest, nearest } from "./nearest.ts"
 
@@ -651,26 +652,9 @@ const keyOf = (type: Type): string =>
 
 const filling = (given: ReadonlyMap<string, Type>): ((type: Type) => Type) => {
   const fill = (type: Type): Type => {
-    switch (type.kind) {
-      case "parameter":
-        return given.get(type.name) ?? type
-      case "list":
-      case "stream":
-        return { ...type, items: fill(type.items) }
-      case "tuple":
-        return { ...type, items: type.items.map(fill) }
-      case "map":
-        return { ...type, keys: fill(type.keys), values: fill(type.values) }
-      case "union":
-        return { ...type, members: type.members.map(fill) }
-      case "ref":
-        if (type.arguments === undefined) return type
-        return sizeOf(type.arguments.map(fill)) > maxArguments
-          ? { kind: "unknown" }
-          : { ...type, arguments: type.arguments.map(fill) }
-      default:
-        return type
-    }
+    if (type.kind === "parameter") return given.get(type.name) ?? type
+    const filled = mapChildren(type, fill)
+    return filled.kind === "ref" && sizeOf(filled.arguments ?? []) > maxArguments ? { kind: "unknown" } : filled
   }
   return fill
 }

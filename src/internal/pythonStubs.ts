@@ -4,8 +4,19 @@
  * It is made so that what implements it keeps the contract by itself: structures are what the runtime decodes and encodes
  * with the same keys, names on the wire are said where Python's differ, and errors are declared.
  */
-import type { Constant, Contract, Definition, Field, Method, Problem, Type } from "../Contract.ts"
+import type { Contract, Field, Method, Problem } from "../Contract.ts"
+import { Definitions } from "./pythonDefinitions.ts"
 import * as Python from "./pythonSource.ts"
+import {
+  type Block,
+  inClass,
+  makeScope,
+  optionalOf,
+  type Parameter,
+  pascalCase,
+  type Scope,
+  Types
+} from "./pythonTypes.ts"
 
 /** What a module is made of. */
 export interface StubOptions {
@@ -24,55 +35,27 @@ export interface Stubs {
 
 export const pythonStubs = (options: StubOptions): Stubs => new Module(options).write()
 
-type Block = ReadonlyArray<string>
-
 interface Function {
   readonly name: string
   readonly attribute: string
   readonly method: Method
 }
 
-/** One side of the wire: its definitions, and their names in the module. */
-interface Scope {
-  readonly contract: Contract
-  readonly isHost: boolean
-  readonly names: Map<string, string>
-}
-
-/** Names that annotations are made of: what hides one of them in a class changes what the others there mean. */
-const typeNames =
-  "Any AsyncIterable Awaitable Items Iterable Literal Result TypeAlias TypedDict abc bool bytes decimal dict dt " +
-  "enum float int list np npt set str synapse tuple uuid"
-
-/** Names that definitions cannot have besides. */
-const otherNames =
-  "False Handlers Host HostSync NamedTuple None T TYPE_CHECKING True TypeVar dataclass host host_sync Exception " +
-  "NotImplementedError object property super type"
-
 class Module {
   readonly #scopes: ReadonlyArray<Scope>
-  readonly #hidden = new Set(typeNames.split(" "))
-  readonly #taken = new Set(`${typeNames} ${otherNames}`.split(" "))
-  readonly #typing = new Set<string>()
-  readonly #collections = new Set<string>()
-  readonly #modules = new Set<string>()
-  readonly #problems: Array<Problem> = []
-  /** Unions that were too long where they stood, by their text. */
-  readonly #hoisted = new Map<string, { readonly name: string; readonly block: Block }>()
-  /** Aliases that are being written out: one that contains itself ends in `Any`. */
-  readonly #open = new Set<string>()
+  readonly #types: Types
+  readonly #definitions: Definitions
 
   constructor({ contract, host }: StubOptions) {
-    const scope = (contract: Contract | undefined, isHost: boolean): ReadonlyArray<Scope> =>
-      contract === undefined ? [] : [{ contract, isHost, names: new Map() }]
-    this.#scopes = [...scope(contract, false), ...scope(host, true)]
+    this.#scopes = [
+      ...(contract === undefined ? [] : [makeScope(contract, false)]),
+      ...(host === undefined ? [] : [makeScope(host, true)])
+    ]
+    this.#types = new Types(this.#scopes)
+    this.#definitions = new Definitions(this.#types)
   }
 
   write(): Stubs {
-    for (const scope of this.#scopes) {
-      this.#problems.push(...scope.contract.problems)
-      this.#nameAll(scope)
-    }
     const classes: Array<Block> = []
     const aliases: Array<Block> = []
     const written = new Set<string>()
@@ -81,7 +64,7 @@ class Module {
         const own = scope.names.get(name)!
         if (definition.kind === "alias" || written.has(own)) continue
         written.add(own)
-        classes.push(...this.#definition(scope, name, own, definition))
+        classes.push(...this.#definitions.definition(scope, name, own, definition))
       }
     }
     const functions: Array<Block> = []
@@ -89,16 +72,16 @@ class Module {
       functions.push(...(scope.isHost ? this.#host(scope) : this.#handlers(scope, classes)))
     }
     for (const scope of this.#scopes) {
-      for (const name of aliasesInOrder(scope.contract)) {
+      for (const name of scope.aliases.order) {
         const own = scope.names.get(name)!
         const definition = scope.contract.definitions[name]!
         if (definition.kind !== "alias" || written.has(own)) continue
         written.add(own)
-        aliases.push(this.#alias(scope, own, definition))
+        aliases.push(this.#types.alias(scope, name, own, definition))
       }
     }
-    const hoisted = Array.from(this.#hoisted.values(), ({ block }) => block)
-    const blocks = [...classes, ...aliases, ...hoisted, ...functions]
+    const problems = [...this.#scopes.flatMap(({ contract }) => contract.problems), ...this.#definitions.problems]
+    const blocks = [...classes, ...aliases, ...this.#types.hoisted, ...functions]
     const lines = [
       ...Python.docstring(
         `${this.#scopes.some(({ isHost }) => !isHost) ? "The functions that TypeScript calls, to be implemented here." : "The functions of TypeScript."}\n\n` +
@@ -107,431 +90,29 @@ class Module {
       "",
       "from __future__ import annotations",
       "",
-      ...this.#imports(),
+      ...this.#types.imports(),
       ...(blocks.length === 0 ? [] : ["", "", ...Python.separated(blocks, 2)])
     ]
-    return { source: `${lines.join("\n").trimEnd()}\n`, problems: this.#problems }
+    return { source: `${lines.join("\n").trimEnd()}\n`, problems }
   }
-
-  #imports(): Block {
-    const from = (module: string, names: ReadonlySet<string>): Block => {
-      if (names.size === 0) return []
-      const sorted = Array.from(names).sort(
-        (a, b) => rankOf(a) - rankOf(b) || (a.toLowerCase() < b.toLowerCase() ? -1 : 1)
-      )
-      const line = `from ${module} import ${sorted.join(", ")}`
-      return line.length <= 88 ? [line] : [`from ${module} import (`, ...sorted.map((name) => `    ${name},`), ")"]
-    }
-    const plain = ["abc", "datetime", "decimal", "enum", "uuid"].filter((name) => this.#modules.has(name))
-    const standard = [
-      ...plain.map((name) => (name === "datetime" ? "import datetime as dt" : `import ${name}`)),
-      ...from("collections.abc", this.#collections),
-      ...(this.#modules.has("dataclasses") ? ["from dataclasses import dataclass"] : []),
-      ...from("typing", this.#typing)
-    ]
-    const other = [
-      ...(this.#modules.has("numpy") ? ["import numpy as np"] : []),
-      ...(this.#modules.has("numpy.typing") ? ["import numpy.typing as npt"] : []),
-      ...(this.#modules.has("synapse") ? ["import synapse"] : [])
-    ]
-    return standard.length > 0 && other.length > 0 ? [...standard, "", ...other] : [...standard, ...other]
-  }
-
-  #need(module: "typing" | "collections", name: string): string {
-    if (module === "typing") this.#typing.add(name)
-    else this.#collections.add(name)
-    return name
-  }
-
-  #module(module: string, name: string): string {
-    this.#modules.add(module)
-    return name
-  }
-
-  #free(wanted: string): string {
-    let name = wanted
-    while (this.#taken.has(name)) name += "_"
-    this.#taken.add(name)
-    this.#hidden.add(name)
-    return name
-  }
-
-  // Errors come first: their classes are called by their tags. What both sides say alike is one class.
-  #nameAll(scope: Scope): void {
-    const [first] = this.#scopes
-    const { definitions } = scope.contract
-    const names = Object.keys(definitions)
-    const isError = (name: string): boolean => definitions[name]!.kind === "error"
-    for (const name of [...names.filter(isError), ...names.filter((each) => !isError(each))]) {
-      const shared = scope !== first && !isError(name) && isSameDefinition(name, first!.contract, scope.contract)
-      const plain = Python.isIdentifier(name) ? name : pascalCase(name)
-      const own = shared
-        ? first!.names.get(name)!
-        : this.#free(this.#taken.has(plain) && scope.isHost ? `Host${plain}` : plain)
-      scope.names.set(name, own)
-    }
-  }
-
-  // Types
-
-  #type(scope: Scope, type: Type): Python.Expression {
-    const of = (inner: Type): Python.Expression => this.#type(scope, inner)
-    switch (type.kind) {
-      case "null":
-        return "None"
-      case "boolean":
-        return "bool"
-      case "integer":
-      case "int64":
-        return "int"
-      case "number":
-        return "float"
-      case "string":
-        return "str"
-      case "bytes":
-        return "bytes"
-      case "datetime":
-        return this.#module("datetime", "dt.datetime")
-      case "date":
-        return this.#module("datetime", "dt.date")
-      case "time":
-        return this.#module("datetime", "dt.time")
-      case "duration":
-        return this.#module("datetime", "dt.timedelta")
-      case "decimal":
-        return this.#module("decimal", "decimal.Decimal")
-      case "uuid":
-        return this.#module("uuid", "uuid.UUID")
-      case "handle":
-        return this.#module("synapse", "synapse.Handle")
-      case "literal":
-        return this.#literal(type.values)
-      case "list":
-        return Python.generic(
-          type.unique === true && this.#isHashable(scope, type.items) ? "set" : "list",
-          of(type.items)
-        )
-      case "tuple":
-        return type.items.length === 0 ? "tuple[()]" : Python.generic("tuple", ...type.items.map(of))
-      case "map":
-        return Python.generic("dict", of(type.keys), of(type.values))
-      case "union": {
-        const members = type.members.map(of)
-        // Of no value at all, nothing is to be said.
-        if (members.length === 0) return this.#any()
-        if (members.includes("Any")) return "Any"
-        return { anyOf: distinct(members) }
-      }
-      case "ndarray":
-        this.#modules.add("numpy.typing")
-        if (type.dtype === null) return Python.generic("npt.NDArray", this.#any())
-        this.#modules.add("numpy")
-        return Python.generic("npt.NDArray", `np.${type.dtype === "bool" ? "bool_" : type.dtype}`)
-      case "stream":
-        this.#modules.add("synapse")
-        return Python.generic("synapse.Stream", of(type.items))
-      case "ref":
-        return this.#reference(scope, type.name)
-      // pyarrow has no types that checkers know; a table arrives as one, and may be returned, without a word.
-      case "table":
-      case "unknown":
-      case "parameter":
-        return this.#any()
-    }
-  }
-
-  #any(): string {
-    return this.#need("typing", "Any")
-  }
-
-  #reference(scope: Scope, name: string): Python.Expression {
-    const own = scope.names.get(name)
-    return own === undefined || this.#open.has(own) ? this.#any() : own
-  }
-
-  #literal(values: ReadonlyArray<Constant>): Python.Expression {
-    // A `Literal` holds no floats.
-    if (values.some((value) => typeof value === "number" && !Number.isInteger(value))) {
-      const kinds = values.map((value) =>
-        typeof value === "string" ? "str" : typeof value === "boolean" ? "bool" : value === null ? "None" : "float"
-      )
-      return { anyOf: Array.from(new Set(kinds)) }
-    }
-    return Python.generic(this.#need("typing", "Literal"), ...values.map(constant))
-  }
-
-  #isHashable(scope: Scope, type: Type): boolean {
-    switch (type.kind) {
-      case "list":
-      case "map":
-      case "ndarray":
-      case "table":
-      case "unknown":
-      case "stream":
-      case "parameter":
-      case "handle":
-        return false
-      case "tuple":
-        return type.items.every((item) => this.#isHashable(scope, item))
-      case "union":
-        return type.members.every((member) => this.#isHashable(scope, member))
-      case "ref": {
-        const definition = scope.contract.definitions[type.name]
-        return (
-          definition?.kind === "enum" ||
-          (definition?.kind === "alias" &&
-            !isRecursive(scope.contract, type.name) &&
-            this.#isHashable(scope, definition.type))
-        )
-      }
-      default:
-        return true
-    }
-  }
-
-  /** Whether the runtime takes a single parameter of this type for the whole payload. */
-  #isMap(scope: Scope, type: Type): boolean {
-    switch (type.kind) {
-      case "unknown":
-      case "table":
-      case "parameter":
-      case "map":
-        return true
-      case "union":
-        return type.members.every((member) => member.kind === "null" || this.#isMap(scope, member))
-      case "ref": {
-        const definition = scope.contract.definitions[type.name]
-        if (definition?.kind === "alias")
-          return isRecursive(scope.contract, type.name) || this.#isMap(scope, definition.type)
-        return definition === undefined || definition.kind === "struct" || definition.kind === "error"
-      }
-      default:
-        return false
-    }
-  }
-
-  // Definitions
-
-  #alias(scope: Scope, own: string, definition: Definition & { kind: "alias" }): Block {
-    // Whatever leads back to it does so through other aliases, which are written out after it.
-    this.#open.add(own)
-    const others = isRecursive(scope.contract, keyOf(scope, own)) ? aliasesFrom(scope.contract, keyOf(scope, own)) : []
-    for (const name of others) this.#open.add(scope.names.get(name)!)
-    const value = this.#type(scope, definition.type)
-    for (const name of others) this.#open.delete(scope.names.get(name)!)
-    this.#open.delete(own)
-    return [...comment(definition.doc), ...this.#assignment(own, value)]
-  }
-
-  #definition(scope: Scope, name: string, own: string, definition: Definition): ReadonlyArray<Block> {
-    switch (definition.kind) {
-      case "struct":
-        return this.#struct(scope, own, definition)
-      case "record":
-        return [this.#record(scope, name, own, definition)]
-      case "error":
-        return [this.#error(scope, name, own, definition)]
-      case "enum":
-        return [this.#enum(own, definition)]
-      case "alias":
-        return []
-    }
-  }
-
-  #struct(scope: Scope, own: string, definition: Definition & { kind: "struct" }): ReadonlyArray<Block> {
-    const { doc, fields, tag } = definition
-    const all = tag === undefined ? fields : [tagField(tag), ...fields]
-    // A dataclass always has all of its fields, and its instances are made with their names.
-    if (definition.open !== true && all.every((field) => field.required && this.#isWritable(field.name))) {
-      const lines = this.#fields(scope, own, fields)
-      const body =
-        tag === undefined
-          ? lines
-          : [
-              ...lines,
-              ...this.#lines(inClass, own, `${tag.field}: `, this.#literal([tag.value]), ` = ${constant(tag.value)}`)
-            ]
-      this.#modules.add("dataclasses")
-      return [["@dataclass(frozen=True, kw_only=True, slots=True)", ...this.#class(own, [], doc, body)]]
-    }
-    return this.#typedDict(scope, own, doc, all)
-  }
-
-  #record(scope: Scope, name: string, own: string, definition: Definition & { kind: "record" }): Block {
-    const lines = definition.fields.flatMap((field) => {
-      const annotation = this.#type(scope, field.type)
-      if (field.required) return this.#lines(inClass, `${own}${pascalCase(field.name)}`, `${field.name}: `, annotation)
-      this.#problem(
-        name,
-        field.name,
-        "Python sends every item of a tuple, `None` for one that may be missing: use Schema.NullOr"
-      )
-      return this.#lines(
-        inClass,
-        `${own}${pascalCase(field.name)}`,
-        `${field.name}: `,
-        optionalOf(annotation),
-        " = None"
-      )
-    })
-    return this.#class(own, [this.#need("typing", "NamedTuple")], definition.doc, lines)
-  }
-
-  #typedDict(scope: Scope, own: string, doc: string | undefined, fields: ReadonlyArray<Field>): ReadonlyArray<Block> {
-    const base = this.#need("typing", "TypedDict")
-    const required = fields.filter((field) => field.required)
-    const optional = fields.filter((field) => !field.required)
-    if (required.length === 0 || optional.length === 0) {
-      return [this.#dict(scope, own, base, doc, fields, optional.length === 0)]
-    }
-    // `NotRequired` is there from Python 3.11 on.
-    const first = this.#free(`${own}Required`)
-    if (optional.every(({ name }) => this.#isWritable(name))) {
-      return [
-        this.#dict(scope, first, base, `The keys of \`${own}\` that are always there.`, required, true),
-        this.#dict(scope, own, first, doc, optional, false)
-      ]
-    }
-    const second = this.#free(`${own}Optional`)
-    return [
-      this.#dict(scope, first, base, undefined, required, true),
-      this.#dict(scope, second, base, undefined, optional, false),
-      this.#class(own, [first, second], doc ?? "A map.", [])
-    ]
-  }
-
-  #dict(
-    scope: Scope,
-    own: string,
-    base: string,
-    doc: string | undefined,
-    fields: ReadonlyArray<Field>,
-    isTotal: boolean
-  ): Block {
-    if (fields.every(({ name }) => this.#isWritable(name))) {
-      return this.#class(own, isTotal ? [base] : [base, "total=False"], doc, this.#fields(scope, own, fields))
-    }
-    // Keys that are no names; their types are text, since what they name may come later.
-    return [
-      ...comment(doc),
-      `${own} = TypedDict(`,
-      `    ${Python.quoted(own)},`,
-      "    {",
-      ...fields.map(
-        ({ name, type }) => `        ${Python.quoted(name)}: ${Python.quoted(Python.flat(this.#type(scope, type)))},`
-      ),
-      "    },",
-      ...(isTotal ? [] : ["    total=False,"]),
-      ")"
-    ]
-  }
-
-  /** A field that hides the name of a type, or is private to its class, cannot be one of a class. */
-  #isWritable(name: string): boolean {
-    return Python.isIdentifier(name) && !this.#hidden.has(name)
-  }
-
-  #fields(scope: Scope, own: string, fields: ReadonlyArray<Field>): Block {
-    return fields.flatMap(({ doc, name, type }) => [
-      ...this.#lines(inClass, `${own}${pascalCase(name)}`, `${name}: `, this.#type(scope, type)),
-      ...(doc === undefined ? [] : Python.docstring(doc))
-    ])
-  }
-
-  #error(scope: Scope, tag: string, own: string, definition: Definition & { kind: "error" }): Block {
-    this.#modules.add("synapse")
-    const reserved = new Set(scope.isHost ? [...reservedFields, "tag", "error"] : reservedFields)
-    const fields = definition.fields.filter(({ name }) => {
-      if (name === "message" || name === "_tag") return false
-      if (reserved.has(name) || name.startsWith("_") || !this.#isWritable(name)) {
-        this.#problem(tag, name, "no declared error of Python can have a field of that name: give it another one")
-        return false
-      }
-      return true
-    })
-    const lines = fields.flatMap(({ doc, name, required, type }) => {
-      // What TypeScript may leave out has a value all the same.
-      const isMissing = scope.isHost && !required
-      const annotation = this.#type(scope, type)
-      return [
-        ...this.#lines(
-          inClass,
-          `${own}${pascalCase(name)}`,
-          `${name}: `,
-          isMissing ? optionalOf(annotation) : annotation,
-          `${isMissing ? " = None" : ""}`
-        ),
-        ...(doc === undefined ? [] : Python.docstring(doc))
-      ]
-    })
-    if (!scope.isHost && fields.length > 0) {
-      this.#need("typing", "TYPE_CHECKING")
-      const parameters = fields.map(({ name, type }): Parameter => ({ name, type: this.#type(scope, type) }))
-      const signature = this.#signature(
-        "        ",
-        own,
-        "def __init__(",
-        ["self", { name: "message", type: "str | None", value: "None" }, "/", "*", ...parameters],
-        "None",
-        ": ..."
-      )
-      lines.push("", "if TYPE_CHECKING:", "", ...Python.indented(signature))
-    }
-    const base = scope.isHost ? "synapse.HostError" : "synapse.Error"
-    const written = this.#class(
-      own,
-      [base],
-      definition.doc ?? (lines.length === 0 ? `The error \`${tag}\`.` : undefined),
-      lines
-    )
-    // The tag is the name of the class.
-    if (own === tag) return written
-    const line = `${own}.__name__ = ${Python.quoted(tag)}`
-    return [
-      ...written,
-      "",
-      "",
-      ...(line.length <= 88 ? [line] : [`${own}.__name__ = (`, `    ${Python.quoted(tag)}`, ")"])
-    ]
-  }
-
-  #enum(own: string, definition: Definition & { kind: "enum" }): Block {
-    const used = new Set(["name", "value", "mro"])
-    const members = definition.members.map(({ name, value }) => {
-      let member = Python.toPublicName(name)
-      while (used.has(member)) member += "_"
-      used.add(member)
-      return `${member} = ${constant(value)}`
-    })
-    return this.#class(own, [this.#module("enum", "enum.Enum")], definition.doc, members)
-  }
-
-  #class(own: string, bases: ReadonlyArray<string>, doc: string | undefined, body: Block): Block {
-    const head = bases.length === 0 ? [`class ${own}:`] : Python.layout("", "class ", Python.call(own, ...bases), ":")
-    const docs = doc === undefined ? [] : Python.docstring(doc)
-    const inner = docs.length > 0 && body.length > 0 ? [...docs, "", ...body] : [...docs, ...body]
-    return [...head, ...Python.indented(inner.length === 0 ? ["pass"] : inner)]
-  }
-
-  // Functions
 
   #handlers(scope: Scope, classes: Array<Block>): ReadonlyArray<Block> {
-    this.#modules.add("abc")
-    this.#modules.add("synapse")
+    this.#types.use("abc")
+    this.#types.use("synapse")
     const functions = this.#attributes(scope)
     const methods = functions.map((each) => this.#handler(scope, each, classes))
     const kinds: Array<Block> = []
-    if (functions.length > 0) this.#need("typing", "TypeVar")
+    if (functions.length > 0) this.#types.need("typing", "TypeVar")
     if (functions.some(({ method }) => !method.stream)) {
       kinds.push([
         "# What a handler returns: the value, also from an `async def`.",
-        `Result: ${this.#need("typing", "TypeAlias")} = T | ${this.#need("collections", "Awaitable")}[T]`
+        `Result: ${this.#types.need("typing", "TypeAlias")} = T | ${this.#types.need("collections", "Awaitable")}[T]`
       ])
     }
     if (functions.some(({ method }) => method.stream)) {
       kinds.push([
         "# What a handler streams from: a generator, also an asynchronous one.",
-        `Items: ${this.#need("typing", "TypeAlias")} = ${this.#need("collections", "Iterable")}[T] | ${this.#need("collections", "AsyncIterable")}[T]`
+        `Items: ${this.#types.need("typing", "TypeAlias")} = ${this.#types.need("collections", "Iterable")}[T] | ${this.#types.need("collections", "AsyncIterable")}[T]`
       ])
     }
     const doc =
@@ -540,7 +121,7 @@ class Module {
       "Each may be a plain function or an `async def`, and a stream a generator of either kind."
     return [
       ...(functions.length === 0 ? [] : [['T = TypeVar("T")', ...kinds.flat()]]),
-      this.#class("Handlers", ["abc.ABC"], doc, Python.separated(methods, 1))
+      this.#definitions.class("Handlers", ["abc.ABC"], doc, Python.separated(methods, 1))
     ]
   }
 
@@ -551,7 +132,7 @@ class Module {
       ...(raises.length === 0 ? [] : [Python.list("raises=", raises)]),
       ...(method.stream ? ["stream=True"] : [])
     ]
-    const result = this.#type(scope, method.success)
+    const result = this.#types.type(scope, method.success)
     return [
       ...(options.length === 0
         ? ["@synapse.handler"]
@@ -559,7 +140,7 @@ class Module {
             line.slice(inClass.length)
           )),
       "@abc.abstractmethod",
-      ...this.#signature(
+      ...this.#types.signature(
         inClass,
         pascalCase(name),
         `def ${attribute}(`,
@@ -579,25 +160,25 @@ class Module {
     classes: Array<Block>
   ): ReadonlyArray<Parameter | string> {
     if (payload.kind === "none") return []
-    if (payload.kind === "whole") return [{ name: "payload", type: this.#type(scope, payload.type) }, "/"]
+    if (payload.kind === "whole") return [{ name: "payload", type: this.#types.type(scope, payload.type) }, "/"]
     const { fields, rest } = payload
     const [only] = fields
-    const isWhole = rest === undefined && fields.length === 1 && this.#isMap(scope, only!.type)
+    const isWhole = rest === undefined && fields.length === 1 && this.#types.isMap(scope, only!.type)
     if (!isWhole && fields.every((field) => Python.isIdentifier(field.name) && field.name !== "self")) {
       return [
         ...this.#named(scope, fields),
-        ...(rest === undefined ? [] : [{ name: "**rest", type: this.#type(scope, rest) }])
+        ...(rest === undefined ? [] : [{ name: "**rest", type: this.#types.type(scope, rest) }])
       ]
     }
-    if (rest !== undefined) return [{ name: "payload", type: Python.generic("dict", "str", this.#any()) }, "/"]
-    const own = this.#free(`${pascalCase(name)}Payload`)
-    classes.push(...this.#struct(scope, own, { kind: "struct", fields, doc: `What \`${name}\` takes.` }))
+    if (rest !== undefined) return [{ name: "payload", type: Python.generic("dict", "str", this.#types.any()) }, "/"]
+    const own = this.#types.free(`${pascalCase(name)}Payload`)
+    classes.push(...this.#definitions.struct(scope, own, { kind: "struct", fields, doc: `What \`${name}\` takes.` }))
     return [{ name: "payload", type: own }, "/"]
   }
 
   #named(scope: Scope, fields: ReadonlyArray<Field>): ReadonlyArray<Parameter> {
     const parameters = fields.map(({ name, required, type }): Parameter & { readonly required: boolean } => {
-      const annotation = this.#type(scope, type)
+      const annotation = this.#types.type(scope, type)
       return required
         ? { name, type: annotation, required }
         : { name, type: optionalOf(annotation), value: "None", required }
@@ -606,7 +187,7 @@ class Module {
   }
 
   #host(scope: Scope): ReadonlyArray<Block> {
-    this.#modules.add("synapse")
+    this.#types.use("synapse")
     const functions = this.#attributes(scope).filter(({ attribute, method, name }) => {
       const { payload } = method
       const isNamed =
@@ -618,18 +199,18 @@ class Module {
         attribute === name
           ? "its payload has no names that Python takes for arguments"
           : "its name is none that a method can have"
-      this.#problem(name, "", `${why}: call it with synapse.host.call(${Python.quoted(name)}, ...)`)
+      this.#definitions.problem(name, "", `${why}: call it with synapse.host.call(${Python.quoted(name)}, ...)`)
       return false
     })
     const write = (prefix: string) => (each: Function) => this.#hostFunction(scope, each, prefix)
     return [
-      this.#class(
+      this.#definitions.class(
         "Host",
         [],
         "The functions of TypeScript, for `async` code: see `host`.",
         Python.separated(functions.map(write("async ")), 1)
       ),
-      this.#class(
+      this.#definitions.class(
         "HostSync",
         [],
         "The functions of TypeScript, for code that waits: see `host_sync`.",
@@ -640,15 +221,15 @@ class Module {
   }
 
   #hostFunction(scope: Scope, { attribute, method, name }: Function, prefix: string): Block {
-    const result = this.#type(scope, method.success)
+    const result = this.#types.type(scope, method.success)
     const { payload } = method
     const named = payload.kind === "fields" ? this.#named(scope, payload.fields) : []
     const rest =
       payload.kind === "fields" && payload.rest !== undefined
-        ? [{ name: "**rest", type: this.#type(scope, payload.rest) }]
+        ? [{ name: "**rest", type: this.#types.type(scope, payload.rest) }]
         : []
     return [
-      ...this.#signature(
+      ...this.#types.signature(
         inClass,
         `Host${pascalCase(name)}`,
         `${method.stream ? "" : prefix}def ${attribute}(`,
@@ -665,78 +246,12 @@ class Module {
     const used = new Set<string>()
     return Object.entries(scope.contract.methods).map(([name, method]) => {
       let attribute = Python.toPublicName(name)
-      while (used.has(attribute) || this.#hidden.has(attribute)) attribute += "_"
+      while (used.has(attribute) || this.#types.isHidden(attribute)) attribute += "_"
       used.add(attribute)
       return { name, attribute, method }
     })
   }
-
-  /** The lines of a signature; `owner` begins the names of what is too long for it. */
-  #signature(
-    indent: string,
-    owner: string,
-    before: string,
-    parameters: ReadonlyArray<Parameter | string>,
-    result: Python.Expression,
-    after: string
-  ): Block {
-    const shown = (each: Parameter | string): string =>
-      typeof each === "string" ? each : `${each.name}: ${Python.flat(each.type)}${defaultOf(each)}`
-    const line = `${before}${parameters.map(shown).join(", ")}) -> ${Python.flat(result)}${after}`
-    if (indent.length + line.length <= 88) return [line]
-    const inner = parameters.flatMap((each) =>
-      typeof each === "string"
-        ? [`${each},`]
-        : this.#lines(
-            `${indent}    `,
-            `${owner}${pascalCase(each.name)}`,
-            `${each.name}: `,
-            each.type,
-            `${defaultOf(each)},`
-          )
-    )
-    return [before, ...Python.indented(inner), ...this.#lines(indent, `${owner}Result`, ") -> ", result, after)]
-  }
-
-  /** Lines of an annotation. A union that is too long for where it stands gets a name, that of its place. */
-  #lines(indent: string, name: string, before: string, type: Python.Expression, after = ""): Block {
-    const isLong = typeof type === "object" && "anyOf" in type && !Python.fits(indent, before, type, after)
-    const lines = Python.layout(indent, before, isLong ? this.#hoist(name, type) : type, after)
-    return lines.map((line) => line.slice(indent.length))
-  }
-
-  #hoist(wanted: string, type: Python.Expression): string {
-    const text = Python.flat(type)
-    const known = this.#hoisted.get(text)
-    if (known !== undefined) return known.name
-    const name = this.#free(wanted)
-    this.#hoisted.set(text, { name, block: this.#assignment(name, type) })
-    return name
-  }
-
-  #assignment(name: string, type: Python.Expression): Block {
-    return Python.layout("", `${name}: ${this.#need("typing", "TypeAlias")} = `, type, "")
-  }
-
-  #problem(method: string, path: string, message: string): void {
-    this.#problems.push({ method, path, message })
-  }
 }
-
-const inClass = "    "
-
-interface Parameter {
-  readonly name: string
-  readonly type: Python.Expression
-  readonly value?: string
-}
-
-/** Constants come before classes. */
-const rankOf = (name: string): number => (name === name.toUpperCase() ? 0 : 1)
-
-const defaultOf = ({ value }: Parameter): string => (value === undefined ? "" : ` = ${value}`)
-
-const reservedFields = ["args", "add_note", "with_traceback"]
 
 const hostDoc = (scope: Scope, name: string, { doc, raises }: Method): string => {
   const text = doc ?? `\`${name}\` of TypeScript.`
@@ -744,117 +259,3 @@ const hostDoc = (scope: Scope, name: string, { doc, raises }: Method): string =>
   const errors = raises.map((error) => `    ${scope.names.get(error) ?? error}: A failure that it declares.`)
   return `${text}\n\nRaises:\n${errors.join("\n")}`
 }
-
-const tagField = ({ field, value }: { readonly field: string; readonly value: Constant }): Field => ({
-  name: field,
-  type: { kind: "literal", values: [value] },
-  required: true
-})
-
-const constant = (value: Constant): string => {
-  if (typeof value === "string") return Python.quoted(value)
-  if (typeof value === "boolean") return value ? "True" : "False"
-  return value === null ? "None" : String(value)
-}
-
-const optionalOf = (type: Python.Expression): Python.Expression => {
-  if (type === "Any" || type === "None") return type
-  const members = typeof type === "object" && "anyOf" in type ? type.anyOf : [type]
-  return members.includes("None") ? type : { anyOf: [...members, "None"] }
-}
-
-const distinct = (members: ReadonlyArray<Python.Expression>): ReadonlyArray<Python.Expression> => {
-  const seen = new Set<string>()
-  return members.filter((member) => {
-    const text = Python.flat(member)
-    return seen.has(text) ? false : seen.add(text)
-  })
-}
-
-const comment = (doc: string | undefined): Block =>
-  doc === undefined
-    ? []
-    : Python.docstring(doc).flatMap((line) => {
-        const text = line.replaceAll('"""', "").trimEnd()
-        return text === "" ? [] : [`# ${text}`]
-      })
-
-const pascalCase = (name: string): string => {
-  const words = name.split(/[^A-Za-z0-9]+/).filter((word) => word !== "")
-  return Python.toIdentifier(words.map((word) => word[0]!.toUpperCase() + word.slice(1)).join(""))
-}
-
-const keyOf = (scope: Scope, own: string): string => Array.from(scope.names).find(([, name]) => name === own)![0]
-
-/** The definitions that a type refers to. */
-const referred = (type: Type): ReadonlyArray<string> => {
-  switch (type.kind) {
-    case "ref":
-      return [type.name, ...(type.arguments ?? []).flatMap(referred)]
-    case "list":
-    case "stream":
-      return referred(type.items)
-    case "tuple":
-      return type.items.flatMap(referred)
-    case "map":
-      return [...referred(type.keys), ...referred(type.values)]
-    case "union":
-      return type.members.flatMap(referred)
-    default:
-      return []
-  }
-}
-
-/** The aliases that lie behind one, itself among them where it contains itself. */
-const aliasesFrom = ({ definitions }: Contract, name: string): ReadonlyArray<string> => {
-  const found = new Set<string>()
-  const visit = (each: string): void => {
-    const definition = definitions[each]
-    if (definition?.kind !== "alias") return
-    for (const next of referred(definition.type)) {
-      if (definitions[next]?.kind !== "alias" || found.has(next)) continue
-      found.add(next)
-      visit(next)
-    }
-  }
-  visit(name)
-  return Array.from(found)
-}
-
-const isRecursive = (contract: Contract, name: string): boolean => aliasesFrom(contract, name).includes(name)
-
-/** Each after those that it is made of. */
-const aliasesInOrder = (contract: Contract): ReadonlyArray<string> => {
-  const ordered = new Set<string>()
-  const open = new Set<string>()
-  const visit = (name: string): void => {
-    const definition = contract.definitions[name]
-    if (definition?.kind !== "alias" || ordered.has(name) || open.has(name)) return
-    open.add(name)
-    for (const next of referred(definition.type)) visit(next)
-    ordered.add(name)
-  }
-  for (const name of Object.keys(contract.definitions)) visit(name)
-  return Array.from(ordered)
-}
-
-/** Whether a name means the same in two contracts, with all that it refers to. */
-const isSameDefinition = (name: string, a: Contract, b: Contract): boolean => {
-  const seen = new Set<string>()
-  const isSame = (each: string): boolean => {
-    if (seen.has(each)) return true
-    seen.add(each)
-    const [one, other] = [a.definitions[each], b.definitions[each]]
-    if (one === undefined || other === undefined || textOf(one) !== textOf(other)) return false
-    return typesOf(one).flatMap(referred).every(isSame)
-  }
-  return isSame(name)
-}
-
-const typesOf = (definition: Definition): ReadonlyArray<Type> => {
-  if (definition.kind === "alias") return [definition.type]
-  return "fields" in definition ? definition.fields.map(({ type }) => type) : []
-}
-
-const textOf = (definition: Definition): string =>
-  JSON.stringify(definition, (_key, value) => (typeof value === "bigint" ? `${value}n` : value))
