@@ -83,7 +83,10 @@ describe.concurrent("examples", () => {
     const command = `npx effect-synapse generate ${directory}/python -o ${directory}/python.gen.ts`
     const { source } = generateTypeScript(contract, { command })
     assert.strictEqual(source, readFileSync(`${root}${directory}/python.gen.ts`, "utf8"))
-    const stubs = pythonStubs({ host: Contract.fromGroup(Bank) }).source
+    const stubs = pythonStubs({
+      command: `npx effect-synapse stubs ${directory}/host.ts -o ${directory}/python/host.py --host Bank`,
+      host: Contract.fromGroup(Bank)
+    }).source
     assert.strictEqual(stubs, readFileSync(`${root}${directory}/python/host.py`, "utf8"))
   })
 })

@@ -13,14 +13,15 @@ import { reasonOf } from "./fixtures/dialogue.ts"
 
 const directory = fileURLToPath(new URL("./fixtures/contract", import.meta.url))
 const file = (name: string): string => `${directory}/${name}`
+const command = "npx effect-synapse stubs contract.ts -o contract.py"
 const contract = Contract.fromGroup(Fixture.Embedder)
 const host = Contract.fromGroup(Fixture.Users)
 
 describe("the module of a contract", () => {
   const layout = Contract.fromGroup(Layout)
   const modules: ReadonlyArray<readonly [name: string, options: Parameters<typeof pythonStubs>[0]]> = [
-    ["contract.py", { contract, host }],
-    ["layout.py", { contract: layout, host: layout }]
+    ["contract.py", { command, contract, host }],
+    ["layout.py", { command, contract: layout, host: layout }]
   ]
   for (const [name, options] of modules) {
     it(`is the same as ever: ${name}`, () => {
@@ -31,7 +32,7 @@ describe("the module of a contract", () => {
   }
 
   it("says what it cannot express", () => {
-    assert.deepStrictEqual(pythonStubs({ contract, host }).problems, [
+    assert.deepStrictEqual(pythonStubs({ command, contract, host }).problems, [
       {
         method: "users.all",
         path: "",
@@ -41,10 +42,10 @@ describe("the module of a contract", () => {
   })
 
   it("has handlers without a host, and a host without handlers", () => {
-    const handlers = pythonStubs({ contract }).source
+    const handlers = pythonStubs({ command, contract }).source
     assert.include(handlers, "class Handlers(abc.ABC):")
     assert.notInclude(handlers, "class Host:")
-    const functions = pythonStubs({ host }).source
+    const functions = pythonStubs({ command, host }).source
     assert.include(functions, "class Host:")
     assert.notInclude(functions, "class Handlers")
     assert.include(functions, "class Busy(synapse.HostError):")
@@ -58,7 +59,7 @@ describe("the module of a contract", () => {
       Rpc.make("a.b", { success: Schema.Struct({ __x: Schema.Int }).annotate({ identifier: "Any" }) }),
       Rpc.make("1st", { error: Schema.TaggedStruct("class", { args: Schema.Int }) })
     )
-    const { problems, source } = pythonStubs({ contract: Contract.fromGroup(odd) })
+    const { problems, source } = pythonStubs({ command, contract: Contract.fromGroup(odd) })
     for (const expected of [
       '@synapse.handler(name="int")\n    @abc.abstractmethod\n    def int_(self, payload: IntPayload, /) -> Result[int]:',
       '@synapse.handler(name="class")\n    @abc.abstractmethod\n    def class_(self)',

@@ -38,7 +38,9 @@ export const run = Effect.fnUntraced(function* (flags: StubsFlags) {
 
 const generate = Effect.fnUntraced(function* (flags: StubsFlags) {
   const { group, host } = yield* loadGroups(flags.file, flags)
+  const command = ["npx effect-synapse", ...wordsOf(flags).map(shellWord)].join(" ")
   const { problems, source } = pythonStubs({
+    command,
     contract: group && Contract.fromGroup(group),
     host: host && Contract.fromGroup(host)
   })
@@ -52,7 +54,7 @@ const generate = Effect.fnUntraced(function* (flags: StubsFlags) {
       )
     )
   }
-  yield* emit(source, flags, ["npx effect-synapse", ...wordsOf(flags).map(shellWord)].join(" "))
+  yield* emit(source, flags, command)
 })
 
 const described = ({ message, method, path }: Contract.Problem): string =>
