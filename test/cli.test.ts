@@ -604,6 +604,26 @@ describe("generate", () => {
       assert.match(stale.stderr, /is not up to date: run `npx effect-synapse generate .*`\.\n@@ from line \d+ @@\n/)
       assert.match(stale.stderr, /^- .*name: Schema\.String.*\n\+ .*name: Schema\.Int/m)
       assert.strictEqual(readFileSync(file, "utf8"), text)
+
+      // Lines between two changes that are the same are not part of the difference.
+      const lines = text.split("\n")
+      writeFileSync(file, ["// mine", ...lines.slice(2)].join("\n"))
+      const changed = (yield* check).stderr.split("\n").filter((line) => /^[-+]/.test(line))
+      assert.deepStrictEqual(changed.map((line) => line[0]).join(""), "-++-+", changed.join("\n"))
+    })
+  )
+
+  it.effect("writes no group of a module that has no handlers", () =>
+    Effect.gen(function* () {
+      const module = directoryOf({ "main.py": "def greet(name: str) -> str:\n    return name\n" })
+      const file = join(module, "python.gen.ts")
+      const { code, stderr } = yield* cli(["generate", module, "-o", file])
+      assert.strictEqual(code, 1)
+      assert.match(stderr, /The module has no handlers: write @synapse\.handler above/)
+      assert.isFalse(existsSync(file))
+      const list = yield* cli(["call", module, "--list"])
+      assert.deepStrictEqual([list.code, list.stdout], [0, ""])
+      assert.match(list.stderr, /The module has no handlers/)
     })
   )
 
@@ -690,6 +710,7 @@ describe("stubs", () => {
       assert.deepStrictEqual([written.code, written.stdout], [0, ""])
       const text = readFileSync(file, "utf8")
       assert.include(text, "def embed(self, text: str) -> Result[bool]:")
+      assert.match(text, /^# npx effect-synapse stubs \S+ -o \S+ --group Embedder --host Library$/m)
       assert.include(text, "def lookup(self, *, id: int) -> str:")
       execFileSync("python3", ["-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())", file])
       assert.strictEqual((yield* cli([...args, "-o", file, "--check"])).code, 0)

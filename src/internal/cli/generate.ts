@@ -6,6 +6,7 @@ import { type Finding, generateTypeScript, isGroupName } from "../generateTypeSc
 import * as Watching from "../watching.ts"
 import { badUsage, describeFailure, Failure } from "./failure.ts"
 import { emit, type Target, validateTarget } from "./generatedFile.ts"
+import { noHandlers } from "./handlers.ts"
 import { type ModuleFlags, runtimeOptions } from "./module.ts"
 import { shellWord, shownPath } from "./shell.ts"
 import { note } from "./terminal.ts"
@@ -33,6 +34,7 @@ export const run = Effect.fnUntraced(function* (flags: GenerateFlags) {
 
 const generate = Effect.fnUntraced(function* (flags: GenerateFlags) {
   const contract = yield* describeModule(runtimeOptions(flags))
+  if (Object.keys(contract.methods).length === 0) return yield* Effect.fail(new Failure(noHandlers))
   const command = commandOf(flags)
   const { findings, source } = generateTypeScript(contract, {
     command,

@@ -1,4 +1,5 @@
 /** A file that is made from something else: written, compared, or kept up to date. */
+import { diff } from "node:util"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
@@ -78,21 +79,30 @@ const replace = Effect.fnUntraced(function* (file: string, content: string) {
   )
 })
 
-const shownLines = 12
+const shownLines = 24
+/** The cost grows with the square of what is different: of very different files the first lines are enough. */
+const comparedLines = 1000
 
-/** The lines from the first difference to the last, as far as they are few. */
-export const difference = (before: string, after: string): string => {
+/** The lines that are different, under the numbers that they have in the file that is there. */
+const difference = (before: string, after: string): string => {
   const old = before.split("\n")
   const fresh = after.split("\n")
-  const most = Math.min(old.length, fresh.length)
-  let start = 0
-  while (start < most && old[start] === fresh[start]) start++
-  let end = 0
-  while (end < most - start && old.at(-1 - end) === fresh.at(-1 - end)) end++
-  const shown = (lines: ReadonlyArray<string>, sign: string): ReadonlyArray<string> => {
-    const changed = lines.slice(start, lines.length - end)
-    const more = changed.length > shownLines ? [`${sign} ... ${changed.length - shownLines} more lines`] : []
-    return [...changed.slice(0, shownLines).map((line) => `${sign} ${line}`), ...more]
+  const first = old.findIndex((line, index) => line !== fresh[index])
+  const start = first === -1 ? old.length : first
+  const lines: Array<string> = []
+  let at = start
+  let shownAt = -1
+  for (const [change, line] of diff(
+    old.slice(start, start + comparedLines),
+    fresh.slice(start, start + comparedLines)
+  )) {
+    if (change !== 0) {
+      if (shownAt !== at) lines.push(`@@ from line ${at + 1} @@`)
+      lines.push(change === 1 ? `- ${line}` : `+ ${line}`)
+    }
+    if (change !== -1) at++
+    if (change !== 0) shownAt = at
   }
-  return [`@@ from line ${start + 1} @@`, ...shown(old, "-"), ...shown(fresh, "+")].join("\n")
+  const more = lines.length - shownLines
+  return (more > 0 ? [...lines.slice(0, shownLines), `... and ${more} more lines`] : lines).join("\n")
 }

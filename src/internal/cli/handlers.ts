@@ -4,13 +4,16 @@ import type { Contract, Field, Method, Type } from "../../Contract.ts"
 import { wordOfConstant, wordsOf } from "../contractWords.ts"
 import { describeModule } from "../describeModule.ts"
 import { type ModuleFlags, runtimeOptions } from "./module.ts"
-import { write } from "./terminal.ts"
+import { note, write } from "./terminal.ts"
+
+export const noHandlers =
+  "The module has no handlers: write @synapse.handler above the functions that are to be called."
 
 /** Starts the module for what it says of itself, and prints a line for each handler. */
 export const listHandlers = Effect.fnUntraced(function* (flags: ModuleFlags) {
   const contract = yield* describeModule(runtimeOptions(flags))
   const lines = Object.entries(contract.methods).map(([name, method]) => signatureOf(name, method, contract))
-  yield* write(lines.length === 0 ? "" : `${lines.join("\n")}\n`)
+  yield* lines.length === 0 ? note(noHandlers) : write(`${lines.join("\n")}\n`)
 })
 
 /** `embed(text: str, normalize: bool = False) -> list[float]`, with what it raises and the first line of what it says of itself. */
