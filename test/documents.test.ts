@@ -101,6 +101,9 @@ describe("the documentation", () => {
     // What a first run says while it makes the environment is not part of the examples.
     const directory = join(root, "test/fixtures/documents/python")
     await Effect.runPromise(Effect.scoped(Layer.build(Synapse.layer({ directory, logs: "ignore" }))))
+    // The command of README.md, for the example that imports what it writes.
+    const command = [join(root, "dist/bin.js"), "generate", "./python", "-o", "python.gen.ts"]
+    await promisify(execFile)(process.execPath, command, { cwd: join(work, "README-md") })
   })
 
   it("has examples", () => {
