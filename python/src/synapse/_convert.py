@@ -121,7 +121,7 @@ def _make(annotation: Any) -> Converter:
         if found is not None:
             return found
     name = getattr(annotation, "__qualname__", None) or str(annotation)
-    raise TypeError(f"`{name}` is not a type that can arrive")
+    raise TypeError(f"`{name}` is not a type that can arrive: use a dataclass, or `Any`")
 
 
 # Named types that are being looked at, which may be within themselves.

@@ -52,7 +52,10 @@ class Handler:
         """
         from synapse._binding import binder
 
-        self.bind = binder(self.function, self.name, codec)
+        try:
+            self.bind = binder(self.function, self.name, codec)
+        except TypeError as error:
+            raise TypeError(f"{error} ({self.place})") from error.__cause__
 
 
 registry: Final[dict[str, Handler]] = {}
