@@ -4,6 +4,7 @@ import * as Contract from "../Contract.ts"
 import type { Hello } from "../Envelope.ts"
 import type { SynapseOptions } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
+import { contractText } from "./contractText.ts"
 
 /** Run with what a worker says of itself, before it is given any call. */
 export type ContractCheck = (hello: Hello) => Effect.Effect<void, SynapseError>
@@ -22,7 +23,7 @@ export const makeContractCheck = ({
       if (described === null) return yield* Effect.fail(undescribed)
       const found = yield* Contract.decode(described)
       // Of what was decoded: there is no telling what else a worker sends.
-      const text = textOf(found)
+      const text = contractText(found)
       if (last?.contract === text) {
         // It has been said.
         return contract === "check" && last.drift.length > 0 ? yield* Effect.fail(drifted(last.drift)) : undefined
@@ -34,9 +35,6 @@ export const makeContractCheck = ({
       yield* Effect.logWarning(`${listOf(drift)}\nCalls of these may fail`)
     })
 }
-
-const textOf = (contract: Contract.Contract): string =>
-  JSON.stringify(contract, (_key, value) => (typeof value === "bigint" ? `${value}n` : value))
 
 const maxListed = 50
 

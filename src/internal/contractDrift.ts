@@ -6,6 +6,7 @@
  */
 import type { Constant, Contract, Definition, Drift, Field, Method, Payload, Place, Type } from "../Contract.ts"
 import { mapChildren } from "./contractGraph.ts"
+import { contractText } from "./contractText.ts"
 import { type Language, wordsOf } from "./contractWords.ts"
 import { closest, nearest } from "./nearest.ts"
 
@@ -512,7 +513,7 @@ class Comparison {
     const definition = contract.definitions[type.name]
     const given = type.arguments ?? []
     if (definition === undefined || given.length === 0 || !("parameters" in definition)) return definition
-    const key = `${language} ${keyOf(type)}`
+    const key = `${language} ${contractText(type)}`
     const known = this.#filled.get(key)
     if (known !== undefined) return known
     const fill = filling(
@@ -553,7 +554,7 @@ class Comparison {
   }
 
   #id(type: Type): string {
-    if (type.kind === "ref") return keyOf(type)
+    if (type.kind === "ref") return contractText(type)
     let id = this.#ids.get(type)
     if (id === undefined) {
       id = this.#ids.size
@@ -645,10 +646,6 @@ const isInteger = (value: Constant): value is number | bigint => typeof value ==
 
 const isSame = (a: Constant, b: Constant): boolean =>
   a === b || (isInteger(a) && isInteger(b) && BigInt(a) === BigInt(b))
-
-/** A reference, whole: two that are written alike lead to the same type. */
-const keyOf = (type: Type): string =>
-  JSON.stringify(type, (_key, value) => (typeof value === "bigint" ? `${value}n` : value))
 
 const filling = (given: ReadonlyMap<string, Type>): ((type: Type) => Type) => {
   const fill = (type: Type): Type => {

@@ -1,6 +1,7 @@
 /** Generics that contain themselves become one definition for each of their uses; the others stay as they are. */
 import type { Contract, Definition, Field, Type } from "../Contract.ts"
 import { make as makeGraph, mapChildren, referencesIn, typesOf } from "./contractGraph.ts"
+import { contractText } from "./contractText.ts"
 
 /** More uses than any program has: a generic that refers to ever other uses of itself. */
 const maxInstances = 1000
@@ -107,15 +108,13 @@ const nameOf = (type: Type): string => {
   const inner = type.kind === "ref" ? (type.arguments ?? []) : childrenOf(type)
   const own = type.kind === "ref" ? type.name : type.kind[0]!.toUpperCase() + type.kind.slice(1)
   const suffix = inner.length === 0 ? "" : `Of${inner.map(nameOf).join("And")}`
-  return own + (plain(type) ? suffix : `${suffix}_${hash(JSON.stringify(type, bigints))}`)
+  return own + (plain(type) ? suffix : `${suffix}_${hash(contractText(type))}`)
 }
 
 /** Whether its name tells all of it. */
 const plain = ({ kind, ...rest }: Type): boolean =>
   Object.keys(rest).every((key) => ["name", "arguments", "items", "keys", "values", "members"].includes(key)) &&
   kind !== "literal"
-
-const bigints = (_: string, value: unknown): unknown => (typeof value === "bigint" ? `${value}n` : value)
 
 const hash = (text: string): string => {
   let h = 5381

@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import type { Bounds, Constant, Contract, Definition, Field, Method, Payload, Problem, Type } from "../Contract.ts"
 import { contractAnnotation, type Described } from "./contractAnnotation.ts"
+import { contractText } from "./contractText.ts"
 
 export const contractOfGroup = (group: RpcGroup.Any): Contract => {
   const describer = new Describer()
@@ -378,9 +379,8 @@ class Describer {
 /** An index signature has the types of the fields too, which it is for as well. */
 const restOf = (type: Type, fields: ReadonlyArray<Field>): Type => {
   if (type.kind !== "union") return type
-  const key = (member: Type): string => JSON.stringify(member, bigintAsText)
-  const own = new Set(fields.flatMap(({ type }) => (type.kind === "union" ? type.members : [type])).map(key))
-  const members = type.members.filter((member) => !own.has(key(member)))
+  const own = new Set(fields.flatMap(({ type }) => (type.kind === "union" ? type.members : [type])).map(contractText))
+  const members = type.members.filter((member) => !own.has(contractText(member)))
   return members.length === 0 ? type : unionOf(members)
 }
 
@@ -445,7 +445,7 @@ const unionOf = (types: ReadonlyArray<Type>): Type => {
   for (const type of types.flatMap((each) => (each.kind === "union" ? each.members : [each]))) {
     if (type.kind === "unknown") return unknown
     if (type.kind === "literal") values.push(...type.values.filter((value) => !values.includes(value)))
-    const key = type.kind === "literal" ? "literal" : JSON.stringify(type, bigintAsText)
+    const key = type.kind === "literal" ? "literal" : contractText(type)
     if (seen.has(key)) continue
     seen.add(key)
     members.push(type)
@@ -454,8 +454,6 @@ const unionOf = (types: ReadonlyArray<Type>): Type => {
   const merged = members.map((type): Type => (type.kind === "literal" ? { kind: "literal", values } : type))
   return merged.length === 1 ? merged[0]! : { kind: "union", members: merged }
 }
-
-const bigintAsText = (_key: string, value: unknown): unknown => (typeof value === "bigint" ? `${value}n` : value)
 
 interface Check {
   readonly id: string

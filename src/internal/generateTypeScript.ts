@@ -2,6 +2,7 @@
 import type { Contract, Definition, Field, Method, Payload, Place, Problem, Type } from "../Contract.ts"
 import { instantiate, parametersOf } from "./contractGenerics.ts"
 import * as Graph from "./contractGraph.ts"
+import { contractText } from "./contractText.ts"
 import { type Doc, group, hardline, indent, join, line, lineOr, render, softline } from "./layout.ts"
 import { assign, isName } from "./typescriptNames.ts"
 import * as Syntax from "./typescriptSyntax.ts"
@@ -365,10 +366,7 @@ const unionOf = (members: ReadonlyArray<Type>): Type => {
   const seen = new Map(
     members
       .flatMap((member) => (member.kind === "union" ? member.members : [member]))
-      .map((member) => [
-        JSON.stringify(member, (_, value) => (typeof value === "bigint" ? `${value}n` : value)),
-        member
-      ])
+      .map((member) => [contractText(member), member])
   )
   const [only, ...others] = seen.values()
   return others.length === 0 && only !== undefined ? only : { kind: "union", members: [...seen.values()] }

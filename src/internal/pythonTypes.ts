@@ -1,6 +1,7 @@
 /** The names and types of a Python module, and what it has to import for them. */
 import type { Constant, Contract, Definition, Type } from "../Contract.ts"
 import * as Graph from "./contractGraph.ts"
+import { contractText } from "./contractText.ts"
 import * as Python from "./pythonSource.ts"
 
 /** Lines of a module, indented as they are within what they belong to. */
@@ -369,14 +370,11 @@ const isSameDefinition = (name: string, a: Contract, b: Contract): boolean => {
     if (seen.has(each)) return true
     seen.add(each)
     const [one, other] = [a.definitions[each], b.definitions[each]]
-    if (one === undefined || other === undefined || textOf(one) !== textOf(other)) return false
+    if (one === undefined || other === undefined || contractText(one) !== contractText(other)) return false
     return Graph.referencesIn(Graph.typesOf(one)).every(isSame)
   }
   return isSame(name)
 }
-
-const textOf = (definition: Definition): string =>
-  JSON.stringify(definition, (_key, value) => (typeof value === "bigint" ? `${value}n` : value))
 
 export const optionalOf = (type: Python.Expression): Python.Expression => {
   if (type === "Any" || type === "None") return type
