@@ -45,7 +45,9 @@ const listOf = (drift: ReadonlyArray<Contract.Drift>): string => {
 }
 
 const drifted = (drift: ReadonlyArray<Contract.Drift>): SynapseError =>
-  startFailed(`${listOf(drift)}\nChange one of the two, or set the option \`contract\` to "warn"`)
+  startFailed(
+    `${listOf(drift)}\nChange one of the two (a generated one: run the command at its top again), or set the option \`contract\` to "warn"`
+  )
 
 const startFailed = (detail: string): SynapseError =>
   new SynapseError({ reason: new StartFailed({ kind: "contract", detail }) })
