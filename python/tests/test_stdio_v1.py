@@ -375,7 +375,7 @@ serve(answer)
             (second, FAIL),
             (third, SUCCESS),
         ]
-        assert ends[1].payload.rstrip("\n") == "[ERROR] bad input"
+        assert ends[1].payload == "[ERROR] bad input"
         assert ends[2].payload == "c"
 
     def test_the_reply_after_an_error_on_stderr_is_nobodys(

@@ -213,7 +213,7 @@ class Adapter:
             with self._stdin.changed:
                 if self.is_waiting:
                     self._owed = True
-                    self._settle(Made(lambda answers, id: answers.failed(id, text)))
+                    self._settle(Made(lambda answers, id: answers.failed(id, text.rstrip("\n"))))
         return False
 
     def _break(self, why: str) -> None:
