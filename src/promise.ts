@@ -271,11 +271,13 @@ export class Synapse implements AsyncDisposable {
   }
 
   async #spawn(directory: string, entrypoint: string): Promise<void> {
-    await this.#disposing?.catch(() => {})
     const options = optionsOf(this.#options, directory, entrypoint)
     const scope = Scope.makeUnsafe()
     const starting = new AbortController()
-    this.#instance = { scope, starting, protocol: options.protocol, context: undefined }
+    const instance: Instance = { scope, starting, protocol: options.protocol, context: undefined }
+    this.#instance = instance
+    // One process after the other: they may share what they listen on.
+    await this.#disposing?.catch(() => {})
     const layer = Layer.provideMerge(
       Core.layer({ ...options, logs: (record) => Effect.sync(() => this.#lines.emit(lineOf(record))) }),
       Logger.layer([Logger.make(({ message }) => this.#lines.emit(`${[message].flat().join(" ")}\n`))])
@@ -283,7 +285,7 @@ export class Synapse implements AsyncDisposable {
     const exit = await Effect.runPromiseExit(Layer.buildWithScope(layer, scope), { signal: starting.signal })
     if (starting.signal.aborted) throw new Error("The instance was disposed of before it was spawned.")
     if (Exit.isSuccess(exit)) {
-      this.#instance = { ...this.#instance, context: exit.value }
+      this.#instance = { ...instance, context: exit.value }
       return
     }
     this.#instance = undefined
