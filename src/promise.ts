@@ -6,9 +6,10 @@
  * ```ts
  * import { Synapse } from "effect-synapse/promise"
  *
- * await using synapse = new Synapse()
+ * const synapse = new Synapse()
  * await synapse.spawn("./python", "main")
  * console.log(await synapse.call({ name: "Ada" }, { method: "greet" }))
+ * await synapse.dispose()
  * ```
  *
  * @since 0.1.0
@@ -227,10 +228,11 @@ interface Instance {
  *
  * const Summary = Schema.Struct({ mean: Schema.Finite, count: Schema.Int })
  *
- * await using synapse = new Synapse({ callTimeout: "30 seconds" })
+ * const synapse = new Synapse({ callTimeout: "30 seconds" })
  * await synapse.spawn("./python", "main")
  * const { mean } = await synapse.call({ values: [1, 2, 3] }, { schema: Summary, signal: AbortSignal.timeout(10_000) })
  * console.log(mean)
+ * await synapse.dispose()
  * ```
  *
  * @category models

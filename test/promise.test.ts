@@ -307,7 +307,7 @@ describe("a native module", () => {
     }
     const split = directoryWith({
       "main.py": "from loop import main\n\n# import synapse\nmain()\n",
-      "loop.py": `import synapse_free\n${readFileSync(join(scripts, "main.py"), "utf8").replace("import sys", "import sys")}`,
+      "loop.py": `import synapse_free\n${readFileSync(join(scripts, "main.py"), "utf8")}`,
       "synapse_free.py": "",
       "requirements.txt": undefined
     })
@@ -405,13 +405,10 @@ describe("dispose", () => {
     await disposing
   })
 
-  it("comes with the end of a block", async () => {
-    let pid = 0
-    {
-      await using synapse = new Synapse()
-      await synapse.spawn(scripts, "scenes")
-      pid = await pidOf(synapse)
-    }
+  it("is what `await using` does", async () => {
+    const { synapse } = await spawned(scripts, "scenes")
+    const pid = await pidOf(synapse)
+    await synapse[Symbol.asyncDispose]()
     assert.isFalse(isAlive(pid))
   })
 })
