@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import struct
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,17 +215,29 @@ class TestInput:
         assert worker.value("main", "one") == "one"
         assert worker.value("main", [2]) == [2]
 
-    def test_descriptor_0_is_where_it_comes_from(self, run: Callable[..., Worker]) -> None:
+    @pytest.mark.skipif(sys.platform != "linux", reason="it is not told who reads a descriptor")
+    @pytest.mark.parametrize("read", ["os.read(0, size)", "own.read(size)"])
+    def test_descriptor_0_is_where_it_comes_from(
+        self, run: Callable[..., Worker], read: str
+    ) -> None:
         worker = run(
-            """
-            sys.stdin.buffer.raw.readinto(bytearray(0))
+            f"""
+            own = open(0, "rb", buffering=0, closefd=False)
             def receive():
-                length = os.read(0, 4)
-                return [msgpack.decode(os.read(0, int.from_bytes(length, "little")))]
-            serve(lambda value: value)
+                size = 4
+                size = int.from_bytes({read}, "little")
+                return [msgpack.decode({read})]
+            def answer(value):
+                if value == "bad":
+                    print("[ERROR]", file=sys.stderr)
+                    return ...
+                return value
+            serve(answer)
             """
         )
         assert worker.value("main", "one") == "one"
+        assert worker.call("main", "bad").kind == FAIL
+        assert worker.value("main", "two") == "two"
 
     def test_closed_by_the_script_fails_the_call(self, run: Callable[..., Worker]) -> None:
         worker = run(

@@ -4,6 +4,8 @@ end.
 
 from __future__ import annotations
 
+import _thread
+import builtins
 import importlib
 import io
 import os
@@ -32,6 +34,10 @@ PROTOCOLS: Final = {"stdio-v1": "synapse._stdio_v1"}
 _STDIN: Final = 0
 # How long the answers that the script has given have to leave, once it has ended.
 _ANSWERING_SECONDS: Final = 1.0
+# How often it is looked whether the script waits at descriptor 0 by itself.
+_LOOK_SECONDS: Final = 0.05
+# `read`, in the numbers of the system calls of Linux.
+_READ: Final = {"x86_64": "0", "aarch64": "63", "riscv64": "63"}
 # As many bytes as Linux lets a pipe hold without asking.
 _PIPE_SIZE: Final = 1 << 20
 
@@ -86,8 +92,8 @@ class Stdin:
         self._on_first_read: Callable[[], None] | None = on_first_read
         #: Held to look at, or to change, what is between the script and the calls.
         self.changed = threading.Condition()
-        #: How many threads of the script wait for input.
-        self.readers = 0
+        # How many threads of the script wait for input in Python's streams.
+        self._readers = 0
         self._call: Call | None = None
         sys.stdin = sys.__stdin__ = io.TextIOWrapper(  # type: ignore[misc]
             io.BufferedReader(_Raw(self)), encoding="utf-8", errors="strict"
@@ -99,21 +105,37 @@ class Stdin:
     def __enter__(self) -> None:
         if os.getpid() != self._pid:
             return
-        if self._on_first_read is not None:
-            begin, self._on_first_read = self._on_first_read, None
-            begin()
+        self._begin()
         current_call.set(None)
         with self.changed:
-            self.readers += 1
+            self._readers += 1
             self.changed.notify_all()
 
     def __exit__(self, *_error: object) -> None:
         if os.getpid() != self._pid:
             return
         with self.changed:
-            self.readers -= 1
+            self._readers -= 1
         # What it prints from here on is about this call.
         current_call.set(self._call)
+
+    def _begin(self) -> None:
+        with self.changed:
+            begin, self._on_first_read = self._on_first_read, None
+        if begin is not None:
+            begin()
+
+    def look(self) -> None:
+        """Wait for the first read, also where it is none of Python's streams that reads."""
+        while self._on_first_read is not None:
+            if _is_read():
+                self._begin()
+            time.sleep(_LOOK_SECONDS)
+
+    def await_reader(self, without: Callable[[], bool]) -> None:
+        """Wait until the script waits for input, or `without` it; with `changed` held."""
+        while not (self._readers or _is_read() or without()):
+            self.changed.wait(_LOOK_SECONDS)
 
     def send(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Let the script read something on behalf of the call of this thread.
@@ -132,6 +154,22 @@ class Stdin:
         write, self._write = self._write, -1
         if write != -1:
             os.close(write)
+
+
+def _is_read() -> bool:
+    """Whether a thread is in a call of the system that reads descriptor 0, where that is told."""
+    if sys.platform != "linux":
+        return False
+    waiting = f"{_READ.get(os.uname().machine)} {_STDIN:#x} "
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/syscall") as file:
+                if file.read().startswith(waiting):
+                    return True
+    except OSError:
+        # A thread that has ended meanwhile: the next look may find out.
+        return False
+    return False
 
 
 def _enlarge(pipe: int) -> None:
@@ -170,6 +208,7 @@ class Script:
 
         stdin = Stdin(on_first_read)
         self.adapter.attach(stdin, self._output)
+        _thread.start_new_thread(stdin.look, ())
 
         def stop() -> None:
             self._is_stopping = True
@@ -195,7 +234,7 @@ class Script:
         sys.argv = [self._path]
         module = ModuleType("__main__")
         # As in a script: what multiprocessing spawns finds the file by it.
-        vars(module).update(__file__=self._path, __spec__=None, __builtins__=__builtins__)
+        vars(module).update(__file__=self._path, __spec__=None, __builtins__=builtins)
         sys.modules["__main__"] = module
         try:
             code = Loader("__main__", self._path).get_code("__main__")

@@ -153,7 +153,8 @@ class Adapter:
         with self._one_at_a_time:
             with changed:
                 # A script that waits for the next call does not reply to the last one any more.
-                changed.wait_for(lambda: not self._owed or self._stdin.readers or self._broken)
+                if self._owed:
+                    self._stdin.await_reader(lambda: not self._owed or self._broken is not None)
                 broken = self._broken
                 self._owed = False
                 self._answer = None
