@@ -364,14 +364,12 @@ describe("instanceLogs", () => {
 
 describe("dispose", () => {
   it("hq-synapse 18 and 19: is quick, does nothing without a process, and lets spawn work again", async () => {
-    const { synapse } = make()
+    const { synapse } = make({ disposeTimeout: "1 hour" })
     await synapse.dispose()
     await synapse.spawn(scripts, "scenes")
     const pid = await pidOf(synapse)
-    const start = performance.now()
+    // The grace is for those that need it.
     await Promise.all([synapse.dispose(), synapse.dispose()])
-    // Its grace of 500 ms is for those that need it.
-    assert.isBelow(performance.now() - start, 450)
     assert.isFalse(isAlive(pid))
     await synapse.spawn(scripts, "scenes")
     assert.notStrictEqual(await pidOf(synapse), pid)

@@ -14,7 +14,20 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import CANCEL, DIE, FAIL, GO_AWAY, HELLO, INTERRUPTED, SUCCESS, Got, Worker, frame, write
+from wire import (
+    CANCEL,
+    DIE,
+    FAIL,
+    GO_AWAY,
+    HELLO,
+    INTERRUPTED,
+    REQUEST,
+    SUCCESS,
+    Got,
+    Worker,
+    frame,
+    write,
+)
 
 from synapse._stdio_v1 import Reply, Splitter, Text, Unframed
 
@@ -262,6 +275,11 @@ class TestReplies:
     )
     def test_any_value_comes_back(self, run: Callable[..., Worker], value: Any) -> None:
         assert run(ECHO).value("main", value) == value
+
+    def test_nothing_is_sent_as_nothing(self, run: Callable[..., Worker]) -> None:
+        worker = run(ECHO)
+        worker.send(frame(REQUEST, 50, b"", msgspec.msgpack.encode({"method": "main"})))
+        assert worker.receive() == (SUCCESS, 50, None, None)
 
     def test_a_large_one_comes_back(self, run: Callable[..., Worker]) -> None:
         worker = run(ECHO)

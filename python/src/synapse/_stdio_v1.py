@@ -26,6 +26,7 @@ _LENGTH: Final = 4
 # Four bytes of text make a larger number than that: the least character of a text is the tab.
 _MAX_REPLY: Final = 0x0900_0000 - 1
 _SHOWN: Final = 60
+_NIL: Final = b"\xc0"
 _ERROR: Final = "[ERROR"
 # How MessagePack says the key of a map that makes a reply an error.
 _KEY: Final = b"error"
@@ -162,6 +163,8 @@ class Adapter:
             if broken is not None:
                 _ask_for_another(broken)
                 return _broken(broken)
+            # A script takes an empty message for the end.
+            payload = payload or _NIL
             try:
                 self._stdin.send(len(payload).to_bytes(_LENGTH, "little"), payload)
             except OSError as error:
