@@ -42,8 +42,10 @@ export interface Options {
   readonly python: string
   /** The module's directory, where the process runs. */
   readonly directory: string
-  /** The module to serve, as a dotted name such as `"main"`. */
+  /** The module to serve, as a dotted name such as `"main"`; with `protocol`, the path of a script in the directory. */
   readonly entrypoint: string
+  /** The protocol of a script that is run in the place of a module. Default: none. */
+  readonly protocol?: string | undefined
   /** Whether the worker describes what its handlers take and give when it says hello. Default: `false`. */
   readonly describe?: boolean | undefined
   /** The environment of the process. Nothing is inherited. */
@@ -177,7 +179,13 @@ const spawn = (options: Options, limits: Limits.Enforced): Effect.Effect<Worker,
     try {
       child = ChildProcess.spawn(
         options.python,
-        [...interpreterFlags, runtimeMain, options.entrypoint, ...(options.describe === true ? ["--contract"] : [])],
+        [
+          ...interpreterFlags,
+          runtimeMain,
+          options.entrypoint,
+          ...(options.protocol === undefined ? [] : ["--protocol", options.protocol]),
+          ...(options.describe === true ? ["--contract"] : [])
+        ],
         {
           cwd: options.directory,
           // Its own session and process group: the tree can be signalled as one, and Ctrl-C reaches this process alone.

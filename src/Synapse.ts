@@ -38,6 +38,7 @@ import * as Logs from "./internal/logs.ts"
 import { maxWorkers, validateOptions, validateWorkers } from "./internal/options.ts"
 import * as Origin from "./internal/origin.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
+import { withProtocol } from "./internal/protocols.ts"
 import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
 import * as Watching from "./internal/watching.ts"
@@ -67,6 +68,11 @@ export interface SynapseOptions<R = never> {
   readonly directory: string
   /** The module to serve: `"main"`, `"main.py"`, `"package.module"`. Default: `"main"`. */
   readonly entrypoint?: string | undefined
+  /**
+   * The protocol of a script that was written for another system, and is run as it is in place of a module: its calls have no
+   * `method`, or that of the protocol, and it takes one at a time. Default: none, a module that imports `synapse`.
+   */
+  readonly protocol?: Protocol | undefined
   /**
    * The interpreter (a path or a command), or a range of versions such as `">=3.10"`. Default: `SYNAPSE_PYTHON`, else the
    * search that the page on environments describes.
@@ -164,6 +170,23 @@ export interface SynapseOptions<R = never> {
    */
   readonly logs?: Logs.LogsOption | undefined
 }
+
+/**
+ * How a script of another system is spoken with.
+ *
+ * **Details**
+ *
+ * `"stdio-v1"`: MessagePack behind four bytes with its length, the least of them first, on standard input and
+ * `sys.stdout.buffer`. A reply that is a map with an `error` fails its call with `HandlerFailed`, and so does a text on stderr
+ * that begins with `[ERROR`. A call that is given up cannot be stopped in the script: its reply is waited for, and its worker
+ * is replaced where it has not come after `cancelGrace`.
+ *
+ * With a protocol no memory is shared, and `maxFrameSize` is 128 MiB unless it is set.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Protocol = "stdio-v1"
 
 /**
  * How memory is shared with workers.
@@ -488,7 +511,7 @@ export const make = <R = never>(
  * @internal
  */
 export const makeFor = Effect.fnUntraced(function* <R, Self>(
-  options: SynapseOptions<R>,
+  given: SynapseOptions<R>,
   key: Context.Service<Self, Runtime> | undefined,
   origin: Origin.Origin = Origin.python
 ): Effect.fn.Return<
@@ -497,7 +520,8 @@ export const makeFor = Effect.fnUntraced(function* <R, Self>(
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope | R
 > {
   yield* origin.check
-  yield* validateOptions(options)
+  yield* validateOptions(given)
+  const options = withProtocol(given)
   // Before an environment is made, which may take long.
   const commons = yield* commonsOf(options.sharedMemory)
   const services = yield* Effect.context<ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path>()

@@ -297,7 +297,7 @@ const textOf = (value: unknown, key: string): string => {
  */
 export class HandlerFailed extends Schema.TaggedError<HandlerFailed>(`${id}/HandlerFailed`)("HandlerFailed", {
   method: Schema.String,
-  /** The error's encoded value: an object with `_tag`, `message` and the declared fields. */
+  /** The error's encoded value: an object with `_tag`, `message` and the declared fields; of a script, what its reply says. */
   error: Schema.Unknown
 }) {
   /** The name of the declared error's class in Python. */

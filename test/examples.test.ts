@@ -53,6 +53,7 @@ const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "heights is gone",
     "0 objects are held"
   ],
+  "from-hq-synapse": ["🟢 Python response: {", "Processing result from py of payload: {'foo': 'bar'}"],
   "typed-contract": [
     "26 EUR, sent to Storgatan 1\n50.62 SEK\nonly 2 of cup left\n",
     "(at $.lines[0].count)",

@@ -138,6 +138,7 @@ class Worker:
         launcher: list[str] | None = None,
         env: dict[str, str] | None = None,
         files: Files | None = None,
+        protocol: str | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         fds = {3: theirs.fileno()}
@@ -172,7 +173,12 @@ class Worker:
 
         command = [sys.executable, "-I", "-X", "utf8", "-u", "-X", "faulthandler"]
         self.process = subprocess.Popen(
-            [*command, *(launcher or [str(MAIN)]), entrypoint],
+            [
+                *command,
+                *(launcher or [str(MAIN)]),
+                entrypoint,
+                *(() if protocol is None else ("--protocol", protocol)),
+            ],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

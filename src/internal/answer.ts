@@ -153,6 +153,8 @@ const failureOf = (
         ...decodeDetail(payload),
         delivery: delivery === "rejected" ? "rejected" : "unknown"
       })
+    case "ProtocolError":
+      return new ProtocolError({ ...decodeDetail(payload), delivery: "unknown" })
     case "Closed":
     case "Recalled":
       return new Closed({ delivery: "rejected" })

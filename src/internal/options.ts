@@ -6,6 +6,7 @@ import type { EnvironmentSettings } from "../PythonEnvironment.ts"
 import type { HeartbeatOptions, SynapseOptions as Options, SharedMemoryOptions, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import type { QueueOptions, RecycleOptions } from "../WorkerPool.ts"
+import { protocols, wrongWithProtocol } from "./protocols.ts"
 
 type SynapseOptions = Options<unknown>
 
@@ -41,6 +42,7 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
 
 const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
   ["evaluate", ({ evaluate }) => evaluate, [true, false]],
+  ["protocol", ({ protocol }) => protocol, protocols],
   ["contract", ({ contract }) => contract, ["check", "warn", "off"]],
   ["oneShot", ({ oneShot }) => oneShot, [true, false]],
   ["sharedMemory.inPlace", ({ sharedMemory }) => sharing(sharedMemory)?.inPlace, [true, false]],
@@ -135,7 +137,8 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
     if (value === undefined || allowed.includes(value)) continue
     return `The option \`${name}\` is ${JSON.stringify(value)}, not one of ${allowed.join(", ")}`
   }
-  const wrong = wrongWorkers(options.workers, options.queue) ?? wrongRecycling(options.recycle)
+  const wrong =
+    wrongWorkers(options.workers, options.queue) ?? wrongRecycling(options.recycle) ?? wrongWithProtocol(options)
   if (wrong !== undefined) return wrong
   const { limits, logs, oneShot } = options
   if (limits?.cpuTime !== undefined && oneShot !== true) {

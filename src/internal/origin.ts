@@ -7,7 +7,7 @@ import * as PythonEnvironment from "../PythonEnvironment.ts"
 import * as PythonProcess from "../PythonProcess.ts"
 import type { SynapseOptions } from "../Synapse.ts"
 import type { SynapseError } from "../SynapseError.ts"
-import { resolveEntrypoint } from "./entrypoint.ts"
+import { resolveEntrypoint, resolveScript } from "./entrypoint.ts"
 import { nativeSleepUnref } from "./nativeSleep.ts"
 import type { Module } from "./worker.ts"
 
@@ -28,7 +28,10 @@ export const python: Origin = {
   check: PythonProcess.checkPlatform,
   find: (options) =>
     Effect.all({
-      entrypoint: resolveEntrypoint(options.directory, options.entrypoint ?? "main"),
+      entrypoint: (options.protocol === undefined ? resolveEntrypoint : resolveScript)(
+        options.directory,
+        options.entrypoint ?? "main"
+      ),
       environment: PythonEnvironment.make(options)
     }),
   spawn: PythonProcess.make,

@@ -19,6 +19,7 @@ import { type Settings, SharedMemory } from "./sharedMemory.ts"
 
 /** A module and what it runs in, as they were found. */
 export interface Module {
+  /** Its dotted name; of a script with a protocol of its own, its path in the directory. */
   readonly entrypoint: string
   readonly environment: PythonEnvironment
 }
@@ -66,6 +67,7 @@ export const makeStartWorker = <R>(
       python: environment.python,
       directory: environment.directory,
       entrypoint,
+      protocol: options.protocol,
       describe: describe === true || check !== undefined,
       limits: options.limits,
       memory: memory?.descriptors,

@@ -44,6 +44,15 @@ class ItemRefused(Exception):
         self.answer = answer
 
 
+class Made:
+    """What a handler of the runtime returns to give the answer itself."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self, frame: Callable[[Answers, int], Outgoing]) -> None:
+        self.frame = frame
+
+
 class Answers:
     """Makes answers, none above the size that the host takes."""
 
@@ -98,6 +107,8 @@ class Answers:
             if type(value) not in _JOINED:
                 if issubclass(type(value), (Handle, NotHeld)):
                     return self._not_held(id, value)
+                if type(value) is Made:
+                    return value.frame(self, id)
                 return self._framed(SUCCESS, id, self._in_parts(value))
             payload = self._encode_value(value)
             length = FIXED_SIZE + len(payload)
@@ -201,6 +212,20 @@ class Answers:
                 "frames": [],
             }
             return self._framed(DIE, id, self._encode(described))
+
+    def encoded(self, id: int, payload: bytes) -> Outgoing:
+        """A value that has been encoded elsewhere."""
+        return self._framed(SUCCESS, id, payload)
+
+    def failed(self, id: int, error: Any) -> Outgoing:
+        """A declared failure that is any value."""
+        try:
+            return self._framed(FAIL, id, self._encode(error))
+        except EncodeIssue as issue:
+            return self.encode_failed(id, issue.path, issue.issue)
+
+    def protocol_broken(self, id: int, detail: str) -> bytes:
+        return self.die(id, "ProtocolError", {"detail": _clean(detail)}, rejected=False)
 
     def interrupted(self, id: int) -> bytes:
         return make_frame(INTERRUPTED, id)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -153,11 +154,18 @@ class LogStream(io.TextIOBase):
         self._logger = name
         self._partials = partials
         self.name = f"<{name}>"
+        #: Where bytes go, if not to the stream beneath.
+        self.bytes_to: Any = None
+        #: Sees text before it is a record, and says whether it keeps it.
+        self.tap: Callable[[str], bool] | None = None
 
     @property
     def buffer(self) -> Any:
         """The binary stream beneath: what is written there reaches the host as plain output."""
-        return self._beneath.buffer
+        return self._beneath.buffer if self.bytes_to is None else self.bytes_to
+
+    def detach(self) -> Any:
+        return self.buffer
 
     def fileno(self) -> int:
         return self._beneath.fileno()
@@ -180,6 +188,8 @@ class LogStream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self.tap is not None and self.tap(text):
+            return len(text)
         if not self._sender.is_open:
             return self._beneath.write(text)
         key = (self._logger, threading.get_ident(), current_call.get())
@@ -303,14 +313,14 @@ def _log_uncaught(uncaught: threading.ExceptHookArgs) -> None:
 class Output:
     """The redirected output of the process."""
 
-    __slots__ = ("_handler", "_stderr", "_stdout", "partials", "sender")
+    __slots__ = ("_handler", "partials", "sender", "stderr", "stdout")
 
     def __init__(self, codec: Codec) -> None:
         self.sender = LogSender(codec)
         self.partials: Partials = {}
         self._handler = LogHandler(self.sender)
-        self._stdout = self._redirected(sys.stdout, logging.INFO, "stdout")
-        self._stderr = self._redirected(sys.stderr, logging.WARNING, "stderr")
+        self.stdout = self._redirected(sys.stdout, logging.INFO, "stdout")
+        self.stderr = self._redirected(sys.stderr, logging.WARNING, "stderr")
 
     def _redirected(self, beneath: TextIO | None, level: int, name: str) -> LogStream:
         if beneath is None:
@@ -326,7 +336,7 @@ class Output:
         `logging.basicConfig` in the module does nothing where there is one already, and the level
         it sets is wanted. Until then the handler of last resort is ours.
         """
-        sys.stdout, sys.stderr = self._stdout, self._stderr
+        sys.stdout, sys.stderr = self.stdout, self.stderr
         logging.lastResort = self._handler
         logging.root.setLevel(logging.INFO)
         logging.captureWarnings(True)
@@ -336,7 +346,7 @@ class Output:
         """Put our handler at the root, for those that would print records to stdout or stderr."""
         root = logging.root
         for handler in root.handlers[:]:
-            ours = (self._stdout, self._stderr)
+            ours = (self.stdout, self.stderr)
             if type(handler) is logging.StreamHandler and handler.stream in ours:
                 root.removeHandler(handler)
         root.addHandler(self._handler)
@@ -355,4 +365,4 @@ class Output:
 
     def _end(self, keys: list[PartialKey]) -> None:
         for key in keys:
-            (self._stdout if key[0] == "stdout" else self._stderr).end(key)
+            (self.stdout if key[0] == "stdout" else self.stderr).end(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import importlib.util
 import logging
@@ -11,8 +12,9 @@ import re
 import socket
 import sys
 import sysconfig
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from synapse import _codec, _cstdio, _errors, _handlers, _life, _members, _replace, _setup, _sources
 from synapse._channel import Channel
@@ -28,19 +30,21 @@ from synapse._worker import Worker
 _MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SWITCH_SECONDS: Final = 0.001
 _CONTRACT: Final = "--contract"
+_PROTOCOL: Final = "--protocol"
 
 
 def run(arguments: list[str]) -> NoReturn:
     """Be a worker for the module that the first argument names; the process ends here.
 
-    With the argument `--contract` after it, `Hello` carries the contract of the module.
+    With the argument `--contract` after it, `Hello` carries the contract of the module. With
+    `--protocol NAME`, the first argument is the path of a script that speaks that protocol.
     """
     _life.claim_descriptors()
     _life.tie_to_host()
     _life.watch_crashes()
     _life.on_interrupt()
     _life.restore_signals_in_child()
-    entrypoint, with_contract = _asked(arguments)
+    asked = _asked(arguments)
     channel = _channel()
     memory = _memory(channel)
     broken: list[str] = []
@@ -59,10 +63,32 @@ def run(arguments: list[str]) -> NoReturn:
     _add_module_directory(os.getcwd())
     _sources.watch_over(os.getcwd())
     lifecycle = Lifecycle()
+
+    def open_worker(handlers: Mapping[str, Handler]) -> Worker:
+        worker = Worker(channel, codec, handlers, output, lifecycle, memory)
+        worker.count()
+        return worker
+
+    def greet(worker: Worker, hello: dict[str, Any]) -> None:
+        channel.send(make_frame(HELLO, 0, codec.encode(hello)))
+        output.sender.open(channel)
+        _replace.attach(worker.drain)
+
     try:
         if setup is not None:
             setup.apply()
-        module = load(entrypoint, os.getcwd())
+        if asked.protocol is not None:
+            from synapse._script import Script
+
+            script = Script(asked.protocol, asked.entrypoint, codec, output)
+            worker = open_worker(script.adapter.handlers)
+
+            def begin() -> None:
+                greet(worker, _hello(codec, worker.handlers))
+                _thread.start_new_thread(worker.serve, (early,))
+
+            script.run(worker, begin)
+        module = load(asked.entrypoint, os.getcwd())
         _members.check_all_claimed()
         _prepare(codec)
         lifecycle.start(module)
@@ -74,15 +100,12 @@ def run(arguments: list[str]) -> NoReturn:
         # Before `Hello`, so that the first call does not wait for it.
         importlib.import_module("synapse._loop")
     output.adopt_logging()
-    worker = Worker(channel, codec, _handlers.registry, output, lifecycle, memory)
-    worker.count()
+    worker = open_worker(_handlers.registry)
     _life.on_terminate(worker.drain.go_away)
-    hello = _hello(codec)
-    if with_contract:
+    hello = _hello(codec, _handlers.registry)
+    if asked.with_contract:
         hello["contract"] = _contract(codec, os.getcwd())
-    channel.send(make_frame(HELLO, 0, codec.encode(hello)))
-    output.sender.open(channel)
-    _replace.attach(worker.drain)
+    greet(worker, hello)
     worker.serve(early)
     raise AssertionError("a worker serves until its process ends")
 
@@ -92,14 +115,35 @@ def _refuse(why: str) -> NoReturn:
     _life.leave_at_once(_life.EXIT_BAD_START)
 
 
-def _asked(arguments: list[str]) -> tuple[str, bool]:
-    """The entrypoint, and whether the contract is wanted."""
+class _Asked(NamedTuple):
+    entrypoint: str
+    #: The one that the script speaks, where there is one instead of a module.
+    protocol: str | None
+    with_contract: bool
+
+
+def _asked(arguments: list[str]) -> _Asked:
     entrypoint, *options = arguments or [""]
-    if not entrypoint or options not in ([], [_CONTRACT]):
-        _refuse(f"expected one argument, the name of a module, and {_CONTRACT} if that is wanted")
-    if _MODULE_NAME.fullmatch(entrypoint) is None:
+    with_contract = _CONTRACT in options
+    if with_contract:
+        options.remove(_CONTRACT)
+    protocol = None
+    if len(options) == 2 and options[0] == _PROTOCOL:
+        _, protocol = options
+        options = []
+    if not entrypoint or options:
+        _refuse(
+            f"expected one argument, the name of a module, and {_CONTRACT} if that is wanted; or "
+            f"the path of a script, and {_PROTOCOL} with the name of what it speaks"
+        )
+    if protocol is not None:
+        from synapse._script import PROTOCOLS
+
+        if protocol not in PROTOCOLS:
+            _refuse(f"{protocol!r} is no protocol of scripts: there is {', '.join(PROTOCOLS)}")
+    elif _MODULE_NAME.fullmatch(entrypoint) is None:
         _refuse(f"{entrypoint!r} is not the name of a module")
-    return entrypoint, bool(options)
+    return _Asked(entrypoint, protocol, with_contract)
 
 
 def _channel() -> Channel:
@@ -172,14 +216,14 @@ def _prepare(codec: Codec) -> None:
 
 
 def _fail(channel: Channel, codec: Codec, output: Output, error: BaseException) -> NoReturn:
-    hello = {**_hello(codec), "failure": _errors.describe(error)}
+    hello = {**_hello(codec, _handlers.registry), "failure": _errors.describe(error)}
     channel.send(make_frame(HELLO, 0, codec.encode(hello)))
     output.adopt_logging()
     output.sender.open(channel)
     _life.end(1)
 
 
-def _hello(codec: Codec) -> dict[str, Any]:
+def _hello(codec: Codec, handlers: Mapping[str, Handler]) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL_VERSION,
         "runtime": VERSION,
@@ -187,7 +231,7 @@ def _hello(codec: Codec) -> dict[str, Any]:
         "implementation": sys.implementation.name,
         "pid": os.getpid(),
         "codec": codec.name,
-        "methods": list(map(_described, _handlers.registry.values())),
+        "methods": list(map(_described, handlers.values())),
         "contract": None,
     }
 

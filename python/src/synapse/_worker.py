@@ -81,7 +81,7 @@ class Worker:
         self.answers = Answers(codec)
         self.drain = Drain(self)
         self._codec = codec
-        self._handlers = handlers
+        self.handlers = handlers
         self._output = output
         self._pid = os.getpid()
         self.calls: dict[int, Call] = {}
@@ -91,7 +91,7 @@ class Worker:
         lifecycle.objects = self.objects
         self.answers.drop = self.objects.drop
         self._requests = Requests(
-            self._handlers, codec, self.answers, self.calls, channel, self.objects
+            self.handlers, codec, self.answers, self.calls, channel, self.objects
         )
         self.runner = Runner(self)
         self.canceller = Canceller(self)
@@ -157,7 +157,7 @@ class Worker:
             leave_faulty()
 
     def _has_synchronous(self) -> bool:
-        handlers = self._handlers.values()
+        handlers = self.handlers.values()
         if not handlers or self._requests.evaluate is not None:
             return True
         return any(not handler.is_async for handler in handlers)
@@ -220,7 +220,7 @@ class Worker:
         synchronous = self._has_synchronous()
         self.objects.on_loop = not synchronous
         lifecycle = self.lifecycle
-        if lifecycle.needs_loop or any(handler.is_async for handler in self._handlers.values()):
+        if lifecycle.needs_loop or any(handler.is_async for handler in self.handlers.values()):
             self._make_tasks(in_thread=synchronous)
         if synchronous:
             self.runner.open(settings.concurrency)
