@@ -69,6 +69,8 @@ export interface Request {
   readonly ceiling?: (() => number | undefined) | undefined
   /** A W3C `traceparent`. */
   readonly trace?: string | undefined
+  /** What the caller sends along, by name. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
   /** The call on this connection inside whose host function this one is made. */
   readonly parent?: number | undefined
   /** The handle of the object whose method is called. */

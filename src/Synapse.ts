@@ -287,6 +287,11 @@ export interface CallOptions<I = unknown, R = never> {
    * less for as long. `"replace"`: after `cancelGrace` its worker is replaced; calls that run beside it there fail.
    */
   readonly onCancel?: "wait" | "replace" | undefined
+  /**
+   * Texts that Python finds by name in `synapse.context().headers`, such as who calls on whose behalf. With the trace they take
+   * 64 KiB at most.
+   */
+  readonly headers?: Readonly<Record<string, string>> | undefined
   /** Encodes the input. Without it the input has to be what MessagePack carries: plain values, bytes, dates, maps. */
   readonly payload?: Schema.Codec<I, unknown> | undefined
   /** Listens to what the handler reports with `synapse.context().progress`. Made by {@link onProgress}. */
@@ -296,6 +301,12 @@ export interface CallOptions<I = unknown, R = never> {
    * For a stream: each item. Default: `false`.
    */
   readonly parseJson?: boolean | undefined
+  /**
+   * Called when the call has been given to a worker, each time that it is.
+   *
+   * @internal
+   */
+  readonly onSent?: (() => void) | undefined
 }
 
 /**

@@ -385,8 +385,8 @@ export class EncodeFailed extends Schema.TaggedError<EncodeFailed>(`${id}/Encode
  */
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(`${id}/DecodeFailed`)("DecodeFailed", {
   ...codecFields,
-  /** What does not fit: the reply, or an item of the stream; what was reported as progress; the arguments. */
-  what: Schema.Literals(["reply", "progress", "arguments"]),
+  /** What does not fit: the reply, or an item of the stream; a declared error; what was reported as progress; the arguments. */
+  what: Schema.Literals(["reply", "error", "progress", "arguments"]),
   delivery: Delivery
 }) {
   override get message(): string {

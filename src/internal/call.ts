@@ -47,6 +47,7 @@ class CallRequest implements Request {
   readonly payload: unknown
   readonly inputs: Request["inputs"]
   readonly trace: string | undefined
+  readonly headers: Request["headers"]
   readonly parent: number | undefined = undefined
   readonly target: number | undefined
   readonly get: boolean | undefined
@@ -63,7 +64,7 @@ class CallRequest implements Request {
     calls: Calls,
     fiber: Fiber.Fiber<unknown, unknown>,
     budget: Budget | undefined,
-    replace: boolean,
+    options: Omit<CallOptions, "payload" | "progress"> | undefined,
     asked: Asked,
     onProgress: Request["onProgress"]
   ) {
@@ -72,14 +73,22 @@ class CallRequest implements Request {
     this.payload = payload
     this.inputs = streams.length === 0 ? undefined : streams
     this.trace = traceparent(fiber.cache.span)
+    this.headers = options?.headers
     this.target = calls.target
     this.get = asked.get
-    this.replace = replace
+    this.replace = options?.onCancel === "replace"
     this.onProgress = onProgress
     this.onHandle = asked.onHandle
     this.timeLeft = budget && (() => budget.timeLeft())
     this.ceiling = budget && (() => budget.ceiling())
-    this.onSent = budget && (() => budget.sent())
+    const onSent = options?.onSent
+    this.onSent =
+      budget === undefined
+        ? onSent
+        : () => {
+            budget.sent()
+            onSent?.()
+          }
   }
 }
 
@@ -111,8 +120,7 @@ export class Exchange {
     this.#affinity = options?.affinity
     this.#idempotent = options?.idempotent ?? false
     const heard = progressOf(this.budget, options?.maxTimeout !== undefined, onProgress)
-    const replace = options?.onCancel === "replace"
-    this.#request = new CallRequest(this.method, input, calls, fiber, this.budget, replace, asked, heard)
+    this.#request = new CallRequest(this.method, input, calls, fiber, this.budget, options, asked, heard)
   }
 
   /** Sends the request, again where that is safe, and waits for the first frame that is more than a refusal. */
@@ -260,6 +268,7 @@ class PlainCall extends Entry implements Request, Timed {
   readonly payload: unknown
   readonly inputs: Request["inputs"]
   readonly trace: string | undefined
+  readonly headers: Request["headers"]
   readonly target: number | undefined
   readonly replace: boolean
   readonly timeLeft: Request["timeLeft"]
@@ -299,16 +308,20 @@ class PlainCall extends Entry implements Request, Timed {
     this.payload = payload
     this.inputs = streams.length === 0 ? undefined : streams
     this.trace = traceparent(fiber.cache.span)
+    this.headers = options?.headers
     this.target = calls.target
     this.replace = options?.onCancel === "replace"
     const budget = budgetOf(fiber, options, calls.callTimeout)
     this.timeLeft = budget && (() => budget.timeLeft())
+    const onSent = options?.onSent
     this.onSent =
-      budget &&
-      (() => {
-        budget.sent()
-        this.#deadlines!.set(this, budget.endsAt)
-      })
+      budget === undefined
+        ? onSent
+        : () => {
+            budget.sent()
+            this.#deadlines!.set(this, budget.endsAt)
+            onSent?.()
+          }
     this.#calls = calls
     this.#budget = budget
     this.#deadlines = budget && Deadlines.of(fiber.getRef(Clock.Clock))

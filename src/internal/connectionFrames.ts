@@ -7,13 +7,15 @@ import { messageOf } from "./connectionEnd.ts"
 import * as Msgpack from "./msgpack.ts"
 
 export const metaOf = (request: Request, stream: boolean): Envelope.RequestMeta => {
-  const { ceiling, get, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
+  const { ceiling, get, headers, method, onHandle, onProgress, parent, target, timeLeft, trace } = request
   // Most calls say no more than this.
-  if (!stream && !(ceiling ?? onHandle ?? onProgress ?? parent ?? target ?? timeLeft ?? trace ?? get)) return { method }
+  const isPlain = !(ceiling ?? onHandle ?? onProgress ?? parent ?? target ?? timeLeft ?? trace ?? headers ?? get)
+  if (isPlain && !stream) return { method }
   return {
     method,
     deadline: timeLeft?.(),
     trace,
+    headers,
     stream: stream ? Envelope.streamItems : undefined,
     progress: onProgress && true,
     ceiling: ceiling?.(),
