@@ -127,6 +127,14 @@ export const budgets: ReadonlyArray<Budget> = [
     by: "effect-rpc",
     atMost: 1.3
   },
+  {
+    about: "SynapseRpc, 64 in flight, by Effect's RPC",
+    workload: "rpc-in-flight",
+    figure: "perCall",
+    row: "synapse-rpc",
+    by: "effect-rpc",
+    atMost: 1.3
+  },
   { about: "warm start to the first reply", workload: "start-warm", figure: "millis", row: "synapse", atMost: 200 },
   { about: "replacement of a killed worker", workload: "replacement", figure: "millis", row: "synapse", atMost: 250 },
   { about: "memory of an idle worker", workload: "memory", figure: "resident", row: "synapse", atMost: 30 },

@@ -48,11 +48,12 @@ export const contenders: ReadonlyArray<ContenderDefinition> = [
     module: "contenders/effectRpc.ts",
     settings: { serialization: "binary" }
   },
+  { name: "synapse-rpc", label: "SynapseRpc", module: "contenders/synapseRpc.ts" },
   {
-    name: "synapse-rpc",
-    label: "SynapseRpc",
+    name: "synapse-rpc-protocol",
+    label: "Effect RPC, SynapseRpc's protocol",
     module: "contenders/synapseRpc.ts",
-    absent: "this version has no SynapseRpc"
+    settings: { protocol: true }
   },
   peer("hq-synapse", "hq-synapse's message format"),
   peer("python-shell", "python-shell"),

@@ -51,7 +51,7 @@ const peers = [
 /** Those that have no way to have two calls open would only repeat themselves. */
 const peersInFlight = peers.filter((name) => name !== "node-calls-python-sync")
 
-const throughRpc = ["effect-rpc", "effect-rpc-binary", "synapse", "synapse-rpc"]
+const throughRpc = ["effect-rpc", "effect-rpc-binary", "synapse", "synapse-rpc", "synapse-rpc-protocol"]
 
 const small: Payload = { kind: "small" }
 const kilo = 1000

@@ -18,6 +18,11 @@ async def async_main(payload):
 
 
 @synapse.handler
+def echo(n: int, name: str) -> dict:
+    return {"n": n, "name": name}
+
+
+@synapse.handler
 def items(count: int):
     for n in range(count):
         yield {"n": n}
