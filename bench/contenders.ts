@@ -11,8 +11,6 @@ export interface ContenderDefinition {
   readonly settings?: Readonly<Record<string, unknown>> | undefined
   /** The folder in `peers/`. */
   readonly peer?: string | undefined
-  /** Why this version cannot do it: its rows say so. */
-  readonly absent?: string | undefined
 }
 
 const synapse = "contenders/synapse.ts"

@@ -39,7 +39,7 @@ export const measure = async (
   const lanes = workload.rows.flatMap((row): ReadonlyArray<Lane> => {
     const entrant = entrants.get(row.contender)
     if (entrant === undefined) return []
-    return [{ row, entrant, samples: [], failure: entrant.unavailable ?? entrant.absent, isSlow: false }]
+    return [{ row, entrant, samples: [], failure: entrant.unavailable, isSlow: false }]
   })
   await (workload.fresh === true ? freshRounds(workload, lanes, env) : sharedRounds(workload, lanes, env))
   return lanes.map(({ entrant, failure, row, samples }) => ({
