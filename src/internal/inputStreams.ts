@@ -83,7 +83,7 @@ const endOfFailure = (error: unknown): Effect.Effect<RequestEnd> =>
   error instanceof Refused ? Effect.succeed(error) : Effect.map(encodeFailure(error), failed)
 
 /** An error whose class is a schema goes as the schema says. */
-const encodeFailure = (error: unknown): Effect.Effect<unknown> => {
+export const encodeFailure = (error: unknown): Effect.Effect<unknown> => {
   const constructor = Predicate.isObject(error) ? error.constructor : undefined
   if (!Schema.isSchema(constructor)) return Effect.succeed(failureOf(error))
   // It can be any schema at all: of one that needs services or does not fit its own values, the fields go.
