@@ -37,6 +37,8 @@ const embed = (text: string, options?: Synapse.CallOptions) =>
 const reason = <A, R>(effect: Effect.Effect<A, SynapseError.SynapseError, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.reason)
 
+const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
+
 /** Runs with a runtime of the group. */
 const withGroup =
   (options?: Testing.Options) =>
@@ -222,7 +224,7 @@ describe("layerHandlers", () => {
                 () => 0,
                 (sum, id) => sum + Number(id)
               ),
-            count: ({ rows }) => Stream.runCount(rows)
+            count: ({ rows }: { readonly rows: Stream.Stream<number> }) => Stream.runCount(rows)
           },
           { host }
         )
@@ -257,6 +259,7 @@ describe("time", () => {
         yield* Testing.arrived()
         yield* Fiber.interrupt(call)
         yield* Deferred.await(interrupted)
+        yield* settle
         assert.strictEqual((yield* Synapse.stats).calls, 0)
       }).pipe(Effect.provide(Testing.layerHandlers({ main: handler })))
     })

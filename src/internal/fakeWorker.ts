@@ -193,12 +193,15 @@ export const make = Effect.fnUntraced(function* (
     const payload = payloadOf(decoder, frame.payload)
     const refusal = payload instanceof Refused ? payload : refusalOf(method, meta)
     const isStream = stream !== undefined
-    if (!(payload instanceof Refused) && !isLeaving) {
-      faults.receive({ method, payload: payload.value, stream: isStream, headers, pid })
+    // Whoever waits for it goes on at once: the call has begun before.
+    const arrive = (): void => {
+      if (!(payload instanceof Refused))
+        faults.receive({ method, payload: payload.value, stream: isStream, headers, pid })
     }
-    // Whoever hears of it may have ended the worker.
-    if (isOver) return
-    if (refusal !== undefined) return postEnd(post, id, refusal)
+    if (refusal !== undefined) {
+      postEnd(post, id, refusal)
+      return refusal === closed ? undefined : arrive()
+    }
     const fault = faults.take(method)
     const outlet = isStream
       ? new Outlet({ id, granted: stream, post, encoder, maxFrameSize: maxOf(welcome) })
@@ -230,6 +233,7 @@ export const make = Effect.fnUntraced(function* (
     calls.set(id, call)
     if (call.takesTurns && meta.parent === undefined && !hasTurn()) waiting = [...waiting, call]
     else start(call)
+    arrive()
   }
 
   const hasTurn = (): boolean => {
