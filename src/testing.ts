@@ -7,6 +7,7 @@
  *
  * @since 0.2.0
  */
+import { readFileSync } from "node:fs"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -21,9 +22,12 @@ import * as FakeWorker from "./internal/fakeWorker.ts"
 import * as FaultPlan from "./internal/faults.ts"
 import * as Handlers_ from "./internal/handlers.ts"
 import type { Origin } from "./internal/origin.ts"
+import * as Recorder from "./internal/recorder.ts"
+import * as Recording from "./internal/recording.ts"
+import * as Replayer from "./internal/replayer.ts"
 import type * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as Synapse from "./Synapse.ts"
-import type { ExceptionInfo, ExitKind, SynapseError } from "./SynapseError.ts"
+import { type ExceptionInfo, type ExitKind, StartFailed, SynapseError } from "./SynapseError.ts"
 
 /**
  * How a runtime without Python is run. Options that are not described here are those of `Synapse.layer`.
@@ -577,12 +581,17 @@ export type HandlersServices<Handlers extends Readonly<Record<string, Handler>>>
   [Name in keyof Handlers]: Services<ReturnType<Handlers[Name]>>
 }[keyof Handlers]
 
-type Services<Given> =
-  Given extends Effect.Effect<infer A, infer _E, infer R>
-    ? R | (A extends Stream.Stream<infer _A, infer _E2, infer R2> ? R2 : never)
-    : Given extends Stream.Stream<infer _A, infer _E, infer R>
-      ? R
-      : never
+type Services<Given> = unknown extends Given
+  ? never
+  : Given extends Effect.Effect<infer A, infer _E, infer R>
+    ? R | StreamServices<A>
+    : StreamServices<Given>
+
+type StreamServices<Given> = unknown extends Given
+  ? never
+  : Given extends Stream.Stream<infer _A, infer _E, infer R>
+    ? R
+    : never
 
 /**
  * A runtime without Python, of functions by their names: {@link layer} for those who have no group.
@@ -655,3 +664,167 @@ export const callHost = (method: string, payload?: unknown): Effect.Effect<unkno
  */
 export const streamHost = (method: string, payload?: unknown): Stream.Stream<unknown, HostFailure> =>
   Stream.unwrap(inHandler(({ ask }) => Effect.succeed(ask.stream(method, payload ?? null))))
+
+const cannot = (detail: string): SynapseError =>
+  new SynapseError({ reason: new StartFailed({ kind: "options", detail }) })
+
+const whyOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/**
+ * How a session is recorded.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface RecordOptions<Self = Synapse.Synapse> {
+  /** The file, relative to the current directory. One that is there is written anew. */
+  readonly file: string
+  /** The key of the runtime, where it is one of `Synapse.Service`. Default: `Synapse.Synapse`. */
+  readonly service?: Context.Key<Self, Synapse.Runtime> | undefined
+}
+
+/**
+ * A runtime that does what another one does, and writes every call into a file: for {@link replay}.
+ *
+ * **Details**
+ *
+ * The file has a line of JSON for each call, in the order in which the calls began: its method, the payload as it travelled, its time-outs,
+ * and its end: the value, the items of a stream, the progress that somebody listened to, and the `SynapseError` that it failed with.
+ * What JSON lacks is kept: bytes, integers past 2^53, `NaN`, instants, arrays with their element types, maps with other keys.
+ * Lines are written as calls end. Fails with `StartFailed` when the file cannot be written.
+ *
+ * **Gotchas**
+ *
+ * What is in payloads and values is in the file: record with data that may be seen. Headers are left out. Of Python objects
+ * (`Synapse.acquire`), of what Python asks of the host, and of the items of input streams there is nothing in it.
+ *
+ * **Example** (Recording a session)
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Synapse } from "effect-synapse"
+ * import * as Testing from "effect-synapse/testing"
+ *
+ * const PythonRecorded = Testing.record({ file: "test/session.jsonl" }).pipe(
+ *   Layer.provide(Synapse.layer({ directory: "./python" }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const record = <Self = Synapse.Synapse>({
+  file,
+  service = Synapse.Synapse as never
+}: RecordOptions<Self>): Layer.Layer<Self, SynapseError, Self> => {
+  const key = service as Context.Service<Self, Synapse.Runtime>
+  return Layer.effect(
+    key,
+    Effect.flatMap(key, (runtime) =>
+      Recorder.open(file).pipe(
+        Effect.catchDefect((error) => Effect.fail(cannot(`The recording ${file} cannot be written: ${whyOf(error)}`))),
+        Effect.map((session) => Recorder.recorded(runtime, session))
+      )
+    )
+  )
+}
+
+/**
+ * A call of a recording.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Recorded {
+  /** Its line in the file. */
+  readonly line: number
+  readonly method: string
+  readonly payload: unknown
+}
+
+/**
+ * What has become of a recording that a runtime answers from.
+ *
+ * @category services
+ * @since 0.2.0
+ */
+export class Replay extends Context.Service<
+  Replay,
+  {
+    readonly file: string
+    /** The calls that nobody has made yet. */
+    readonly leftovers: Effect.Effect<ReadonlyArray<Recorded>>
+  }
+>()("effect-synapse/testing/Replay") {}
+
+/**
+ * The calls of the recording that nobody has made yet.
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const leftovers: Effect.Effect<ReadonlyArray<Recorded>, never, Replay> = Replay.use(({ leftovers }) => leftovers)
+
+/**
+ * Dies with an error that lists them when there are calls in the recording that nobody has made.
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const assertReplayed: Effect.Effect<void, never, Replay> = Replay.use(({ file, leftovers }) =>
+  Effect.flatMap(leftovers, (calls) => {
+    if (calls.length === 0) return Effect.void
+    const lines = calls.map(({ line, method }) => `line ${line}: \`${method}\``)
+    return Effect.die(new Error(`${file} has calls that were not made:\n${lines.join("\n")}`))
+  })
+)
+
+/**
+ * A runtime that answers from a recording of {@link record}, without Python.
+ *
+ * **Details**
+ *
+ * A call is answered with what the same call was answered then: one of the same method with the same payload, whatever its other
+ * options. Equal calls are answered in the order in which they were recorded, each once. What was recorded is decoded with the schema of the
+ * call, and errors are those that came. Nothing takes time: a `CallTimeout` is there at once, and a call that was
+ * interrupted waits to be.
+ *
+ * A call that is not in the recording fails with `Unsupported`, which names the recorded call that is nearest to it and where the two
+ * differ. {@link assertReplayed} is for those that nobody made. Fails with `StartFailed` when the file is not a recording.
+ *
+ * **Example** (A test that answers from a file)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ * import * as Testing from "effect-synapse/testing"
+ *
+ * const test = Effect.gen(function*() {
+ *   const vector = yield* Synapse.call(Schema.Array(Schema.Finite), { text: "hi" }, { method: "embed" })
+ *   yield* Testing.assertReplayed
+ *   return vector
+ * }).pipe(Effect.provide(Testing.replay("test/session.jsonl")))
+ * ```
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const replay = <Self = Synapse.Synapse>(
+  file: string,
+  options?: Pick<RecordOptions<Self>, "service">
+): Layer.Layer<Self | Replay, SynapseError> => {
+  const key = (options?.service ?? Synapse.Synapse) as Context.Service<Self, Synapse.Runtime>
+  return Layer.effectContext(
+    Effect.try({
+      try: () => new Replayer.Script(file, Recording.parse(readFileSync(file, "utf8"))),
+      catch: (error) => cannot(`The recording ${file} cannot be read: ${whyOf(error)}`)
+    }).pipe(
+      Effect.map((script) => {
+        const leftovers = Effect.sync(() =>
+          script.leftovers.map(({ line, recorded }) => ({ line, method: recorded.method, payload: recorded.payload }))
+        )
+        return Context.make(key, Replayer.replayed(script, environment)).pipe(Context.add(Replay, { file, leftovers }))
+      })
+    )
+  )
+}

@@ -1,3 +1,6 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
@@ -595,4 +598,252 @@ describe("faults", () => {
       assert.include(Exit.isFailure(exit) && Cause.pretty(exit.cause), "makeFaults")
     })
   )
+})
+
+describe("recordings", () => {
+  const directory = Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "synapse-recording-"))),
+    (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+  )
+  const values = {
+    text: "grün",
+    nothing: null,
+    flags: [true, false],
+    float: 0.1,
+    zero: -0,
+    odd: [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
+    big: [2n ** 63n, -(2n ** 60n)],
+    bytes: Uint8Array.of(0, 255),
+    at: new Date(1234),
+    map: new Map<unknown, unknown>([
+      [1, "one"],
+      [true, Uint8Array.of(1)]
+    ]),
+    vector: Float32Array.of(0.1, Number.NaN),
+    long: BigInt64Array.from({ length: 1000 }, (_, i) => BigInt(i)),
+    matrix: NdArray.make(Int16Array.of(1, -2, 3, 4), [2, 2]),
+    flagsArray: NdArray.make(Uint8Array.of(0, 1), [2], "bool"),
+    dollars: { $bytes: "no", plain: 1 }
+  }
+  const python = Testing.layerHandlers(
+    {
+      echo: (payload) => payload,
+      chat: ({ prompt }: { readonly prompt: string }) =>
+        prompt === "fail"
+          ? Stream.concat(Stream.make("a", "b"), Stream.fail(new TooLong({ limit: 1 })))
+          : Stream.fromIterable(prompt.split("")),
+      declared: () => Effect.fail({ _tag: "TooLong", limit: 3n ** 39n, bytes: Uint8Array.of(1) }),
+      raised: () => Effect.die(new RangeError("no")),
+      counter: () => Effect.sync(() => ++count),
+      slow: () => Effect.never,
+      train: () => Effect.as(Testing.progress(0.5), "done"),
+      rows: ({ rows }: { readonly rows: Stream.Stream<number> }) => Stream.runCount(rows)
+    },
+    { logs: "ignore" }
+  )
+  let count = 0
+  const call = <A>(method: string, schema: Schema.Decoder<A>, input: unknown = null) =>
+    Synapse.call(schema, input, { method })
+
+  /** Everything a caller can see, as values. */
+  const session = Effect.gen(function* () {
+    const chat = (prompt: string) => Synapse.stream(Schema.String, { prompt }, { method: "chat" })
+    const items: Array<string> = []
+    const heard: Array<number> = []
+    const progress = Synapse.onProgress(Schema.Finite, (value) => Effect.sync(() => heard.push(value)))
+    return {
+      echo: yield* call("echo", Schema.Unknown, values),
+      typed: yield* Synapse.call(
+        Schema.Struct({ at: Schema.DateTimeUtc }),
+        { at: new Date(5) },
+        { method: "echo", payload: Schema.Struct({ at: Schema.Date }), timeout: "5 seconds" }
+      ),
+      json: yield* Synapse.call(Schema.Struct({ a: Schema.Int }), '{"a":1}', { method: "echo", parseJson: true }),
+      counts: [yield* call("counter", Schema.Int), yield* call("counter", Schema.Int)],
+      declared: yield* reason(call("declared", Schema.Int)),
+      raised: yield* reason(call("raised", Schema.Int)),
+      missing: yield* reason(call("mian", Schema.Int)),
+      reply: yield* reason(call("echo", Schema.Int, "text")),
+      uncarried: yield* reason(call("echo", Schema.Int, { a: Symbol() })),
+      chat: yield* Stream.runCollect(chat("abc")),
+      some: yield* Stream.runCollect(Stream.take(chat("abcdef"), 2)),
+      empty: yield* Stream.runCollect(chat("")),
+      failed: [
+        yield* reason(Stream.runForEach(chat("fail"), (item) => Effect.sync(() => items.push(item)))),
+        items
+      ] as const,
+      train: [yield* Synapse.call(Schema.String, null, { method: "train", progress }), heard] as const,
+      rows: yield* call("rows", Schema.Int, { rows: Stream.range(1, 10) }),
+      given: yield* Effect.timeoutOption(call("slow", Schema.Int), 0)
+    }
+  })
+
+  const recordTo = (file: string) => {
+    count = 0
+    return <A, E>(effect: Effect.Effect<A, E, Synapse.Synapse | Testing.Faults>) =>
+      Effect.provide(effect, Layer.provideMerge(Testing.record({ file }), python))
+  }
+  const linesOf = (file: string) =>
+    readFileSync(file, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+
+  it.effect("a recorded session is replayed without loss: values, streams, errors, progress", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "deep", "session.jsonl")
+      const recorded = yield* recordTo(file)(session)
+      assert.deepStrictEqual(recorded.echo, values)
+      const replayed = yield* session.pipe(
+        Effect.tap(() => Testing.assertReplayed),
+        Effect.provide(Testing.replay(file))
+      )
+      assert.deepStrictEqual(replayed, recorded)
+      assert.deepStrictEqual(recorded.counts, [1, 2])
+      assert.deepStrictEqual(recorded.json, { a: 1 })
+      assert.deepInclude(recorded.declared, { error: { _tag: "TooLong", limit: 3n ** 39n, bytes: Uint8Array.of(1) } })
+    })
+  )
+
+  it.effect("the file is readable: a line for each call, in the order in which they began", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      yield* recordTo(file)(
+        Effect.gen(function* () {
+          yield* Testing.delay("echo", "1 second")
+          const slow = yield* Effect.forkChild(call("echo", Schema.Unknown, { n: 1 }))
+          yield* Testing.arrived("echo")
+          yield* Synapse.call(Schema.Int, { n: 2 }, {
+            method: "counter",
+            timeout: "5 seconds",
+            headers: { token: "x" }
+          } as never)
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(slow)
+          yield* Stream.runDrain(Synapse.stream(Schema.String, { prompt: "ab" }, { method: "chat" }))
+          yield* Testing.crash("counter", { stderr: "last words" })
+          yield* Effect.flip(call("counter", Schema.Int))
+        })
+      )
+      const [header, ...lines] = linesOf(file)
+      assert.deepStrictEqual(header, { synapse: "recording", version: 1 })
+      assert.deepStrictEqual(lines.slice(0, 3), [
+        { call: 1, method: "echo", payload: { n: 1 }, value: { n: 1 } },
+        { call: 2, method: "counter", payload: { n: 2 }, options: { timeout: 5000 }, value: 1 },
+        { call: 3, method: "chat", payload: { prompt: "ab" }, items: ["a", "b"] }
+      ])
+      assert.deepInclude(lines[3].error, { _tag: "SynapseError" })
+      const crashed = yield* call("counter", Schema.Int).pipe(reason, Effect.provide(Testing.replay(file)))
+      assert.deepInclude(crashed, { _tag: "WorkerExited", kind: "segfault", stderr: "last words" })
+    })
+  )
+
+  it.effect("a time-out that was recorded takes no time", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      const slow = reason(Synapse.call(Schema.Int, null, { method: "slow", timeout: "1 hour" }))
+      const recorded = yield* recordTo(file)(
+        Effect.gen(function* () {
+          const fiber = yield* Effect.forkChild(slow)
+          yield* Testing.arrived("slow")
+          yield* TestClock.adjust("1 hour")
+          return yield* Fiber.join(fiber)
+        })
+      )
+      assert.strictEqual(recorded._tag, "CallTimeout")
+      assert.deepStrictEqual(yield* Effect.provide(slow, Testing.replay(file)), recorded)
+    })
+  )
+
+  it.effect("a call that was not recorded says what is near it", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      yield* recordTo(file)(
+        Effect.gen(function* () {
+          yield* call("echo", Schema.Unknown, { text: "hi", tags: ["a"], n: 1 })
+          yield* call("echo", Schema.Unknown, { text: "ho", tags: ["b"], n: 2 })
+          yield* Stream.runDrain(Synapse.stream(Schema.String, { prompt: "ab" }, { method: "chat" }))
+        })
+      )
+      yield* Effect.gen(function* () {
+        const other = yield* reason(call("echo", Schema.Unknown, { text: "hi", tags: ["a"], n: 3 }))
+        assert.deepInclude(other, { _tag: "Unsupported", method: "echo", delivery: "notSent" })
+        assert.include(other.message, "The nearest is that of line 2, which differs at $.n: it has 1, and this call 3")
+        const more = yield* reason(call("echo", Schema.Unknown, { text: "ho", tags: ["c", "d"], n: 2 }))
+        assert.include(
+          more.message,
+          'line 3, which differs at $.tags[0]: it has "b", and this call "c", and in 1 more place'
+        )
+        assert.include(
+          (yield* reason(call("ecko", Schema.Unknown))).message,
+          "has no call of it; it has calls of `echo`"
+        )
+        assert.include(
+          (yield* reason(call("chat", Schema.Unknown, { prompt: "ab" }))).message,
+          "as streams only (line 4)"
+        )
+        assert.deepStrictEqual(yield* call("echo", Schema.Unknown, { n: 1, tags: ["a"], text: "hi" }), {
+          n: 1,
+          tags: ["a"],
+          text: "hi"
+        })
+        const again = yield* reason(call("echo", Schema.Unknown, { text: "hi", tags: ["a"], n: 1 }))
+        assert.include(again.message, "has this call once (line 2), and answered as often")
+        assert.deepStrictEqual(
+          (yield* Testing.leftovers).map(({ line, method }) => [line, method]),
+          [
+            [3, "echo"],
+            [4, "chat"]
+          ]
+        )
+        const exit = yield* Effect.exit(Testing.assertReplayed)
+        assert.include(Exit.isFailure(exit) && Cause.pretty(exit.cause), "line 3: `echo`\nline 4: `chat`")
+      }).pipe(Effect.provide(Testing.replay(file)))
+    })
+  )
+
+  it.effect("files that cannot be used fail the layer with the reason", () =>
+    Effect.gen(function* () {
+      const path = yield* directory
+      const build = <A>(layer: Layer.Layer<A, SynapseError.SynapseError>) =>
+        Effect.map(reason(Effect.scoped(Layer.build(layer))), ({ message }) => message)
+      const file = join(path, "session.jsonl")
+      assert.include(yield* build(Testing.replay(file)), "no such file")
+      const broken = (text: string) => {
+        writeFileSync(file, text)
+        return build(Testing.replay(file))
+      }
+      const head = '{"synapse":"recording","version":1}\n'
+      assert.include(yield* broken("hello\n"), "line 1 is not JSON")
+      assert.include(yield* broken("{}\n"), "its first line is not that of a recording")
+      assert.include(yield* broken('{"synapse":"recording","version":9}\n'), "version 9")
+      assert.include(yield* broken(`${head}{"a":1}\n`), "line 2 is not a call")
+      assert.include(
+        yield* broken(`${head}\n{"call":1,"method":"a","payload":{"$no":1}}\n`),
+        "line 3: `$no` is not known"
+      )
+      assert.include(
+        yield* build(Layer.provide(Testing.record({ file: join(file, "below") }), python)),
+        "cannot be written"
+      )
+    })
+  )
+
+  it.effect("records and replays runtimes under keys of their own", () => {
+    class Other extends Synapse.Service<Other>()("test/OtherRecorded") {}
+    return Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      const greet = Other.call(Schema.String, { name: "Ada" }, { method: "greet" })
+      const other = Testing.layerHandlers({ greet: ({ name }) => `Hello, ${name}` }, { service: Other })
+      const recorded: Layer.Layer<Other, SynapseError.SynapseError> = Layer.provide(
+        Testing.record({ file, service: Other }),
+        other
+      )
+      assert.strictEqual(yield* Effect.provide(greet, recorded), "Hello, Ada")
+      const replay: Layer.Layer<Other | Testing.Replay, SynapseError.SynapseError> = Testing.replay(file, {
+        service: Other
+      })
+      assert.strictEqual(yield* Effect.provide(greet, replay), "Hello, Ada")
+    })
+  })
 })
