@@ -400,6 +400,11 @@ export const kill = (options?: ExitOptions): Effect.Effect<void, never, Faults> 
 /**
  * All workers that run now ask to be replaced, as with `synapse.replace_me(reason)`: they finish what they have.
  *
+ * **Gotchas**
+ *
+ * One that leaves within a second of its start counts as one that ended, and its replacement waits for `restart.backoff`: under
+ * `TestClock`, adjust the clock by two seconds before.
+ *
  * @category faults
  * @since 0.2.0
  */

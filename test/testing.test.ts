@@ -2,10 +2,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
+import { Cause, Context, DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { TestClock } from "effect/testing"
-import { HostFunctions, NdArray, Synapse, type SynapseError } from "effect-synapse"
+import { HostFunctions, NdArray, Synapse, type SynapseError, SynapseRpc } from "effect-synapse"
 import * as Testing from "effect-synapse/testing"
 
 class TooLong extends Schema.TaggedError<TooLong>()("TooLong", { limit: Schema.Int }) {}
@@ -846,4 +846,101 @@ describe("recordings", () => {
       assert.strictEqual(yield* Effect.provide(greet, replay), "Hello, Ada")
     })
   })
+})
+
+describe("SynapseRpc", () => {
+  const Rpcs = Python.merge(
+    RpcGroup.make(
+      Rpc.make("header", { success: Schema.String }),
+      Rpc.make("total", { payload: { rows: Synapse.StreamOf(Schema.DateTimeUtc) }, success: Schema.Int })
+    )
+  )
+  const seen: Array<string> = []
+  const rpcHandlers = Rpcs.of({
+    ...handlers,
+    header: (_, { headers }) => {
+      seen.push(headers.user ?? "nobody")
+      return Effect.succeed(headers.user ?? "nobody")
+    },
+    total: ({ rows }) =>
+      Stream.runFold(
+        rows,
+        () => 0,
+        (sum, row) => sum + row.epochMilliseconds
+      ).pipe(Effect.orDie)
+  })
+  const session = Effect.gen(function* () {
+    const python = yield* SynapseRpc.client(Rpcs)
+    const items: Array<string> = []
+    return {
+      vector: yield* python.embed({ text: "hi" }),
+      declared: yield* Effect.flip(python.embed({ text: "far too long" })),
+      big: yield* python.big({ n: 2n ** 60n }),
+      raised: yield* Effect.flip(python.broken()),
+      chat: yield* Stream.runCollect(python.chat({ prompt: "abc" })),
+      failed: yield* Effect.flip(
+        Stream.runForEach(python.chat({ prompt: "fail" }), (item) => Effect.sync(() => items.push(item)))
+      ),
+      items,
+      header: yield* python.header(undefined, { headers: { user: "ada" } })
+    }
+  }).pipe(Effect.scoped)
+
+  it.effect("the typed client of a group works over its handlers, and over a recording", () =>
+    Effect.gen(function* () {
+      const path = mkdtempSync(join(tmpdir(), "synapse-recording-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(path, { recursive: true })))
+      const file = join(path, "session.jsonl")
+      const recorded = yield* Effect.provide(
+        session,
+        Layer.provide(Testing.record({ file }), Testing.layer(Rpcs, rpcHandlers))
+      )
+      assert.deepStrictEqual(recorded.vector, [2, 0.5])
+      assert.instanceOf(recorded.declared, TooLong)
+      assert.deepInclude(recorded.declared, { limit: 5 })
+      assert.strictEqual(recorded.raised._tag, "SynapseError")
+      assert.deepStrictEqual(recorded.chat, ["a", "b", "c"])
+      assert.instanceOf(recorded.failed, TooLong)
+      assert.deepStrictEqual(recorded.items, ["a", "b"])
+      assert.strictEqual(recorded.header, "ada")
+      const replayed = yield* Effect.provide(session, Testing.replay(file))
+      assert.deepStrictEqual(replayed, recorded)
+    })
+  )
+
+  it.effect("meets the faults that were planned, and its time-outs", () =>
+    Effect.gen(function* () {
+      const python = yield* SynapseRpc.client(Rpcs)
+      yield* Testing.crash("embed")
+      const crashed = yield* Effect.flip(python.embed({ text: "hi" }))
+      assert.deepInclude(crashed, { _tag: "SynapseError" })
+      yield* Testing.hang("big")
+      const call = yield* python
+        .big({ n: 1n })
+        .pipe(SynapseRpc.withOptions({ timeout: "5 seconds" }), Effect.flip, Effect.forkChild)
+      yield* TestClock.adjust("1 second")
+      yield* Testing.arrived("big")
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* Fiber.join(call)).reason._tag, "CallTimeout")
+    }).pipe(Effect.scoped, Effect.provide(Testing.layer(Rpcs, rpcHandlers, { logs: "ignore" })))
+  )
+
+  it.effect("a call that is discarded is done when a worker has it", () =>
+    Effect.gen(function* () {
+      const python = yield* SynapseRpc.client(Rpcs)
+      seen.length = 0
+      yield* python.header(undefined, { discard: true, headers: { user: "eve" } })
+      yield* Testing.arrived("header")
+      yield* settle
+      assert.deepStrictEqual(seen, ["eve"])
+    }).pipe(Effect.scoped, Effect.provide(Testing.layer(Rpcs, rpcHandlers)))
+  )
+
+  it.effect("handlers get the items of input streams as their schema has them", () =>
+    Effect.gen(function* () {
+      const python = yield* SynapseRpc.client(Rpcs)
+      const rows = Stream.fromIterable([1, 2, 3]).pipe(Stream.map((millis) => DateTime.makeUnsafe(millis)))
+      assert.strictEqual(yield* python.total({ rows }), 6)
+    }).pipe(Effect.scoped, Effect.provide(Testing.layer(Rpcs, rpcHandlers)))
+  )
 })

@@ -155,11 +155,12 @@ export const replayed = (script: Script, environment: PythonEnvironment): Runtim
     input: unknown,
     options: AnyOptions | undefined
   ): Effect.Effect<unknown, SynapseError, unknown> =>
-    Effect.flatMap(find(method, input, false), (line) =>
-      Effect.andThen(report(line, options), endOf(line)).pipe(
+    Effect.flatMap(find(method, input, false), (line) => {
+      options?.onSent?.()
+      return Effect.andThen(report(line, options), endOf(line)).pipe(
         Effect.flatMap((value) => answerOf(schema, method, options?.parseJson ?? false)(answerFrame(value)))
       )
-    )
+    })
   return {
     environment,
     call: (schema, input, options) =>
