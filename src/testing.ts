@@ -61,7 +61,10 @@ export interface Options<R = never, Self = Synapse.Synapse>
    * at once, and their other calls wait. `true`: all that give one value. Default: `false`, all run side by side.
    */
   readonly synchronous?: boolean | ReadonlyArray<string> | undefined
-  /** What is to go wrong, planned before the layer is built. Default: nothing, until {@link Faults} is told. */
+  /**
+   * What is to go wrong, planned before the layer is built; and where a test has two runtimes, what tells their faults apart. Made by
+   * {@link makeFaults}. Default: nothing, until {@link Faults} is told.
+   */
   readonly faults?: Faults["Service"] | undefined
   /** The key of the runtime, where it is one of `Synapse.Service`. Default: `Synapse.Synapse`. */
   readonly service?: Context.Key<Self, Synapse.Runtime> | undefined
@@ -487,10 +490,12 @@ const layerOf = <RX, R, Self>(
       const plan = plans.get(faults)
       if (plan === undefined) return yield* Effect.die(new Error("The option `faults` is not what makeFaults returns"))
       const module = yield* makeModule
+      let lastPid = 1000
       const origin: Origin = {
         check: Effect.void,
         find: () => Effect.succeed({ entrypoint: "testing", environment }),
-        spawn: () => FakeWorker.make({ module, faults: plan, isSynchronous: isSynchronous(synchronous) }),
+        spawn: () =>
+          FakeWorker.make({ pid: ++lastPid, module, faults: plan, isSynchronous: isSynchronous(synchronous) }),
         sleep: Effect.sleep
       }
       const runtime = yield* Synapse.makeFor(

@@ -2,10 +2,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { tableFromArrays } from "apache-arrow"
 import { Cause, Context, DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { HostFunctions, NdArray, Synapse, type SynapseError, SynapseRpc } from "effect-synapse"
+import * as Arrow from "effect-synapse/Arrow"
 import * as Testing from "effect-synapse/testing"
 
 class TooLong extends Schema.TaggedError<TooLong>()("TooLong", { limit: Schema.Int }) {}
@@ -600,6 +602,112 @@ describe("faults", () => {
   )
 })
 
+describe("workers", () => {
+  it.effect("a handler that goes on after it was given up has its worker replaced where that is asked", () =>
+    Effect.gen(function* () {
+      yield* Testing.hang("main")
+      const call = yield* Effect.forkChild(Synapse.call(Schema.Int, null, { onCancel: "replace" }))
+      yield* Testing.arrived("main")
+      yield* Fiber.interrupt(call)
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(yield* Synapse.call(Schema.Int, null), 1)
+      assert.deepStrictEqual(
+        (yield* Testing.received).map(({ pid }) => pid),
+        [1001, 1002]
+      )
+    }).pipe(Effect.provide(Testing.layerHandlers({ main: () => 1 }, { logs: "ignore", synchronous: true })))
+  )
+
+  it.effect("are recycled, warmed up, started when needed, and used for one call only", () =>
+    Effect.gen(function* () {
+      const pids = (options: Testing.Options) =>
+        Effect.gen(function* () {
+          for (let i = 0; i < 4; i++) {
+            yield* Synapse.call(Schema.Int, null)
+            yield* settle
+          }
+          return (yield* Testing.received).map(({ method, pid }) => `${method} ${pid}`)
+        }).pipe(Effect.provide(Testing.layerHandlers({ main: () => 1, warm: () => null }, options)))
+      assert.strictEqual(new Set(yield* pids({ recycle: { afterCalls: 2 } })).size, 2)
+      assert.deepStrictEqual((yield* pids({ warmUp: { method: "warm", input: null } }))[0], "warm 1001")
+      assert.deepStrictEqual((yield* pids({ workers: { min: 0, max: 2 } }))[0], "main 1001")
+      assert.strictEqual(new Set(yield* pids({ oneShot: true })).size, 4)
+    })
+  )
+
+  it.effect("calls that wait behind one that hangs are asked back and go to another worker", () =>
+    Effect.gen(function* () {
+      const quick = Synapse.call(Schema.Int, null)
+      // Quick answers let workers have more calls than they run.
+      for (let i = 0; i < 20; i++)
+        yield* Effect.all(
+          Array.from({ length: 4 }, () => quick),
+          { concurrency: 4 }
+        )
+      yield* Testing.hang("main")
+      const hung = yield* Effect.forkChild(quick)
+      yield* Testing.arrived("main", 81)
+      const answers = yield* Effect.all(
+        Array.from({ length: 12 }, () => quick),
+        { concurrency: 12 }
+      )
+      assert.strictEqual(answers.length, 12)
+      assert.isUndefined(hung.pollUnsafe())
+      yield* Fiber.interrupt(hung)
+    }).pipe(
+      Effect.provide(
+        Testing.layerHandlers({ main: () => 1 }, { synchronous: true, workers: 2, disposeTimeout: 0, logs: "ignore" })
+      )
+    )
+  )
+
+  it.effect("the handlers of a layer are interrupted with it, and their finalizers have run", () =>
+    Effect.gen(function* () {
+      const ended: Array<string> = []
+      const never = (name: string) => Effect.onInterrupt(Effect.never, () => Effect.sync(() => ended.push(name)))
+      yield* Effect.gen(function* () {
+        yield* Effect.forkDetach(Effect.exit(Synapse.call(Schema.Int, null, { method: "a" })))
+        yield* Effect.forkDetach(Effect.exit(Synapse.call(Schema.Int, null, { method: "b" })))
+        yield* Testing.arrived("*", 2)
+      }).pipe(
+        Effect.provide(Testing.layerHandlers({ a: () => never("a"), b: () => never("b") }, { disposeTimeout: 0 }))
+      )
+      assert.deepStrictEqual(ended.toSorted(), ["a", "b"])
+    })
+  )
+})
+
+describe("types", () => {
+  class Config extends Context.Service<Config, string>()("test/Config") {}
+
+  it("handlers have to fit the group, and what they need is needed by the layer", () => {
+    const needy: Layer.Layer<Synapse.Synapse | Testing.Faults, SynapseError.SynapseError, Config> = Testing.layer(
+      Python,
+      { ...handlers, embed: () => Effect.map(Config, (text) => [text.length]) }
+    )
+    const streams: Layer.Layer<Synapse.Synapse | Testing.Faults, SynapseError.SynapseError, Config> =
+      Testing.layerHandlers({
+        chat: () => Stream.fromEffect(Config),
+        any: (payload) => payload
+      })
+    const plain: Layer.Layer<Synapse.Synapse | Testing.Faults, SynapseError.SynapseError> = Testing.layerHandlers({
+      main: () => Promise.resolve(1)
+    })
+    // @ts-expect-error: a number is no vector
+    Testing.layer(Python, { ...handlers, embed: () => Effect.succeed(1) })
+    // @ts-expect-error: `big` is missing
+    Testing.layer(Python, {
+      embed: handlers.embed,
+      chat: handlers.chat,
+      broken: handlers.broken,
+      wrong: handlers.wrong
+    })
+    // @ts-expect-error: a test without Python has no directory
+    Testing.layer(Python, handlers, { directory: "./python" })
+    for (const layer of [needy, streams, plain]) assert.isTrue(Layer.isLayer(layer))
+  })
+})
+
 describe("recordings", () => {
   const directory = Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "synapse-recording-"))),
@@ -702,6 +810,35 @@ describe("recordings", () => {
       assert.deepStrictEqual(recorded.counts, [1, 2])
       assert.deepStrictEqual(recorded.json, { a: 1 })
       assert.deepInclude(recorded.declared, { error: { _tag: "TooLong", limit: 3n ** 39n, bytes: Uint8Array.of(1) } })
+    })
+  )
+
+  it.effect("tables of Arrow are recorded", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      const table = tableFromArrays({ id: Int32Array.of(1, 2), name: ["a", "b"] })
+      const echo = Synapse.call(Arrow.Table, table, { method: "echo", payload: Arrow.Table })
+      yield* recordTo(file)(echo)
+      const replayed = yield* Effect.provide(echo, Testing.replay(file))
+      assert.deepStrictEqual(
+        replayed.toArray().map((row) => row?.toJSON()),
+        table.toArray().map((row) => row?.toJSON())
+      )
+    })
+  )
+
+  it.effect("pieces of Python are recorded with what they were bound to", () =>
+    Effect.gen(function* () {
+      const file = join(yield* directory, "session.jsonl")
+      const lines = [
+        { synapse: "recording", version: 1 },
+        { call: 1, method: "$evaluate", payload: { source: "x + _value_1", bindings: { x: 1, _value_1: 2 } }, value: 3 }
+      ]
+      writeFileSync(file, lines.map((line) => JSON.stringify(line)).join("\n"))
+      const evaluated = Synapse.evaluate(Schema.Int, { x: 1 })`x + ${2}`
+      assert.strictEqual(yield* Effect.provide(evaluated, Testing.replay(file)), 3)
+      const refused = yield* recordTo(join(yield* directory, "other.jsonl"))(reason(evaluated))
+      assert.strictEqual(refused._tag, "Unsupported")
     })
   )
 

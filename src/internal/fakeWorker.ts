@@ -57,6 +57,7 @@ export interface Module {
 }
 
 export interface Options {
+  readonly pid: number
   readonly module: Module
   readonly faults: Faults
   /** Whether calls of a method take turns, `concurrency` at a time. */
@@ -78,14 +79,11 @@ interface Call {
 const { Kind } = Envelope
 const maxFrame = 0xffff_ffff
 
-let lastPid = 1000
-
 /** Starts a fake worker; closing the scope interrupts its handlers. */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<PythonProcess.PythonProcess, never, Scope.Scope> {
-  const { faults, isSynchronous, module } = options
-  const pid = ++lastPid
+  const { faults, isSynchronous, module, pid } = options
   const startFault = faults.takeStart()
   const toHost = yield* Queue.unbounded<Uint8Array, Socket.SocketError>()
   const handlers = yield* module.connect
