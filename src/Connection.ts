@@ -129,7 +129,7 @@ export interface Options {
   /** What the worker is told before it imports its module. Default: nothing. */
   readonly setup?: object | undefined
   /** How often a silent worker is asked whether it is there, and how often it may fail to answer. Default: never. */
-  readonly heartbeat?: Pick<Heartbeat.Options, "intervalMillis" | "misses"> | undefined
+  readonly heartbeat?: Pick<Heartbeat.Options, "intervalMillis" | "misses" | "sleep"> | undefined
   /** A look at the worker's process, where there is one to look at. */
   readonly inspect?: Effect.Effect<Vitals | undefined> | undefined
   /** Answers what the worker asks; the scope is that of the connection. */
@@ -610,8 +610,9 @@ export const make = Effect.fnUntraced(function* (
 
   const hello = yield* Deferred.await(greeting)
   if (options.heartbeat !== undefined) {
-    const { intervalMillis, misses } = options.heartbeat
+    const { intervalMillis, misses, sleep } = options.heartbeat
     yield* Heartbeat.watch({
+      sleep,
       intervalMillis,
       misses,
       heard: () => heard,

@@ -29,21 +29,20 @@ import type * as HostFunctions from "./HostFunctions.ts"
 import { makeAllocate } from "./internal/allocate.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
 import * as Commons from "./internal/commons.ts"
-import { resolveEntrypoint } from "./internal/entrypoint.ts"
 import { Host } from "./internal/environmentHost.ts"
 import { makeEvaluate, rememberPlace } from "./internal/evaluate.ts"
 import * as InputStreams from "./internal/inputStreams.ts"
 import type { Limits as InternalLimits } from "./internal/limits.ts"
 import * as Logs from "./internal/logs.ts"
 import { maxWorkers, validateOptions, validateWorkers } from "./internal/options.ts"
+import * as Origin from "./internal/origin.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
 import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
 import * as Watching from "./internal/watching.ts"
 import { makeStartWorker, sharedMemoryOf } from "./internal/worker.ts"
 import type * as NdArray from "./NdArray.ts"
-import * as PythonEnvironment from "./PythonEnvironment.ts"
-import * as PythonProcess from "./PythonProcess.ts"
+import type * as PythonEnvironment from "./PythonEnvironment.ts"
 import * as RemoteObject from "./RemoteObject.ts"
 import type { SynapseError } from "./SynapseError.ts"
 import * as WorkerPool from "./WorkerPool.ts"
@@ -471,26 +470,28 @@ export const make = <R = never>(
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope | R
 > => makeFor(options, undefined)
 
-/** With a key, host functions find the runtime itself under it. */
-const makeFor = Effect.fnUntraced(function* <R, Self>(
+/**
+ * With a key, host functions find the runtime itself under it.
+ *
+ * @internal
+ */
+export const makeFor = Effect.fnUntraced(function* <R, Self>(
   options: SynapseOptions<R>,
-  key: Context.Service<Self, Runtime> | undefined
+  key: Context.Service<Self, Runtime> | undefined,
+  origin: Origin.Origin = Origin.python
 ): Effect.fn.Return<
   Runtime,
   SynapseError,
   ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Scope.Scope | R
 > {
-  yield* PythonProcess.checkPlatform
+  yield* origin.check
   yield* validateOptions(options)
   // Before an environment is made, which may take long.
   const commons = yield* commonsOf(options.sharedMemory)
   const services = yield* Effect.context<ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path>()
   // Before the files are read: what changes from here on is a change.
   const changes = yield* watch(options)
-  const findModule = Effect.all({
-    entrypoint: resolveEntrypoint(options.directory, options.entrypoint ?? "main"),
-    environment: PythonEnvironment.make(options)
-  })
+  const findModule = origin.find(options)
   let module = yield* findModule
   const logs = yield* Logs.make(
     options.logs ?? "effect",
@@ -504,7 +505,7 @@ const makeFor = Effect.fnUntraced(function* <R, Self>(
     whenStarted(started, () => module.environment)
   )
 
-  const startWorker = makeStartWorker(options, { host, logs, commons })
+  const startWorker = makeStartWorker(options, { host, logs, commons, origin })
 
   const pool = yield* WorkerPool.make({
     size: sizeOf(options.workers),

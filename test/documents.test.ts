@@ -31,8 +31,12 @@ const blocksOf = (markdown: string): ReadonlyArray<Block> =>
 const commentsOf = (source: string): string =>
   Array.from(source.matchAll(/\/\*\*.*?\*\//gs), ([comment]) => comment.replaceAll(/^\s*\* ?/gm, "")).join("\n")
 
+// Tests are for a runner: of those the types are checked.
+const isTest = (code: string): boolean => code.includes('from "@effect/vitest"')
+
 interface Example {
   readonly name: string
+  readonly isTest: boolean
   readonly file: string
   readonly output: string | undefined
 }
@@ -69,6 +73,7 @@ const write = (page: string, blocks: ReadonlyArray<Block>): ReadonlyArray<Exampl
     examples.push({
       name: `${page} example ${examples.length + 1}`,
       file,
+      isTest: isTest(code),
       output: next?.language === "text" ? next.code : undefined
     })
   }
@@ -125,7 +130,8 @@ describe("the documentation", () => {
     }
   }
 
-  for (const { file, name, output } of examples) {
+  for (const { file, isTest, name, output } of examples) {
+    if (isTest) continue
     it(`runs: ${name}`, async () => {
       const { stdout } = await promisify(execFile)(process.execPath, [file], {
         cwd: dirname(file),

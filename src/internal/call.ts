@@ -466,7 +466,8 @@ const maySendAgain = ({ reason }: SynapseError, idempotent: boolean, attempt: nu
   }
 }
 
-const encoded = <I, R>(
+/** The input of a call as its `payload` schema encodes it. */
+export const encoded = <I, R>(
   input: unknown,
   options: CallOptions<I, R> | undefined
 ): Effect.Effect<unknown, SynapseError> => {

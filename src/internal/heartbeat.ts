@@ -11,6 +11,8 @@ export interface Options {
   readonly heard: () => number
   readonly ping: () => void
   readonly inspect: Effect.Effect<Vitals | undefined>
+  /** Waits in the worker's time. Default: the machine's. */
+  readonly sleep?: ((millis: number) => Effect.Effect<void>) | undefined
 }
 
 /** What a process does that does not answer: stopped by a signal, using the CPU, or waiting. */
@@ -25,13 +27,13 @@ export const activityOf = (vitals: Vitals | undefined, before?: Vitals | undefin
 
 /** Waits until the worker has missed all its chances. */
 export const watch = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Activity> {
-  const { heard, inspect, intervalMillis, misses, ping } = options
+  const { heard, inspect, intervalMillis, misses, ping, sleep = nativeSleepUnref } = options
   let last = heard()
   let missed = 0
   let before: Vitals | undefined
   // Counted and not timed: after the machine slept, the worker gets its chances as well.
   while (true) {
-    yield* nativeSleepUnref(intervalMillis)
+    yield* sleep(intervalMillis)
     const now = heard()
     if (now !== last) {
       last = now

@@ -83,7 +83,7 @@ const endOfFailure = (error: unknown): Effect.Effect<RequestEnd> =>
   error instanceof Refused ? Effect.succeed(error) : Effect.map(encodeFailure(error), failed)
 
 /** An error whose class is a schema goes as the schema says. */
-const encodeFailure = (error: unknown): Effect.Effect<unknown> => {
+export const encodeFailure = (error: unknown): Effect.Effect<unknown> => {
   const constructor = Predicate.isObject(error) ? error.constructor : undefined
   if (!Schema.isSchema(constructor)) return Effect.succeed(failureOf(error))
   // It can be any schema at all: of one that needs services or does not fit its own values, the fields go.
@@ -128,20 +128,21 @@ const isCarried = (value: unknown): boolean => {
  *
  * It is for the `payload` of a call, for the input itself or for one of its fields. An item that does not fit ends the
  * stream where it is, after the items before it; Python's reader fails with `EncodeFailed` and the item's path, as
- * `$[3].name`. Python sends no streams this way: decoding always fails.
+ * `$[3].name`. Python sends no streams this way; the handlers of a test without Python receive them.
  *
  * @category schemas
  * @since 0.1.0
  */
 export const StreamOf = <A, E>(item: Schema.Codec<A, E>): Schema.Codec<Stream.Stream<A, unknown>> => {
   const encode = SchemaMsgpack.encode(item)
+  const decode = SchemaMsgpack.decode(item)
   return Schema.declare((u): u is Stream.Stream<A, unknown> => Stream.isStream(u), {
     expected: "a Stream",
     toCodecJson: () =>
       Schema.link<Stream.Stream<A, unknown>>()(
         EncodedStream,
         SchemaTransformation.transform({
-          decode: (stream: Stream.Stream<unknown, unknown>) => stream as Stream.Stream<A, unknown>,
+          decode: (stream: Stream.Stream<unknown, unknown>) => Stream.mapEffect(stream, decode),
           encode: (stream: Stream.Stream<A, unknown>) => encodeStream(stream, encode)
         })
       )

@@ -46,6 +46,12 @@ export class Decoder {
   #mapKeys = 0
   #watchedSince: { readonly position: number; readonly cpuMillis: number; readonly millis: number } | undefined
   readonly #keys: Array<string | undefined> = new Array(keyCacheSize).fill(undefined)
+  /** What stands for the input stream with an id, which only a worker receives. */
+  readonly #inputStream: ((id: number) => unknown) | undefined
+
+  constructor(inputStream?: (id: number) => unknown) {
+    this.#inputStream = inputStream
+  }
 
   decode(bytes: Uint8Array, lent?: Lent): unknown {
     this.#bytes = bytes
@@ -351,17 +357,19 @@ export class Decoder {
         return this.#date(at, n)
       case 1:
         return this.#elements(at, n)
+      case 2:
+        if (this.#inputStream !== undefined && n === 4) return this.#inputStream(this.#wide().getUint32(at, true))
+        break
       case 3:
         return this.#lentValue(at, n)
       case 4:
         // A copy of its own is aligned, as Arrow wants it, whatever the place in the message.
         return new ArrowStream([new Uint8Array(this.#bytes.subarray(at, at + n))])
-      default:
-        return fail(
-          "UnknownExtension",
-          `extension type ${(type << 24) >> 24}: only 1 (arrays), 3 (shared memory), 4 (Arrow) and -1 (instants) are known`
-        )
     }
+    return fail(
+      "UnknownExtension",
+      `extension type ${(type << 24) >> 24}: only 1 (arrays), 3 (shared memory), 4 (Arrow) and -1 (instants) are known`
+    )
   }
 
   #date(at: number, n: number): Date {

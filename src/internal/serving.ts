@@ -283,10 +283,11 @@ interface MetaFields {
   readonly call: number | undefined
 }
 
-type Meta = MetaFields &
+/** What a request says beside its payload. */
+export type Meta = MetaFields &
   ({ readonly method: string; readonly source?: undefined } | { readonly source: number; readonly method?: undefined })
 
-const metaOf = (frame: Envelope.Frame): Meta => {
+export const metaOf = (frame: Envelope.Frame): Meta => {
   const meta = Envelope.decodeMeta(frame.meta)
   const read = <A>(key: string, is: (u: unknown) => u is A, expected: string): A | undefined => {
     const value = meta[key] ?? undefined

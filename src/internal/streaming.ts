@@ -82,7 +82,8 @@ interface Decoded<A> {
   readonly failure: SynapseError | undefined
 }
 
-const itemsOf = <A, RD>(
+/** How the chunks of a stream are turned into items of a schema. */
+export const itemsOf = <A, RD>(
   schema: Schema.Decoder<A, RD>,
   method: string,
   parseJson: boolean

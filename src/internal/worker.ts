@@ -6,13 +6,13 @@ import type * as Scope from "effect/Scope"
 import * as Connection from "../Connection.ts"
 import * as Envelope from "../Envelope.ts"
 import type { PythonEnvironment } from "../PythonEnvironment.ts"
-import * as PythonProcess from "../PythonProcess.ts"
 import type { Limits, SynapseOptions, WarmUp } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame } from "./answer.ts"
 import type { Commons } from "./commons.ts"
 import { workerEnvironment } from "./environmentVariables.ts"
 import type { Logs } from "./logs.ts"
+import type { Origin } from "./origin.ts"
 import * as Serving from "./serving.ts"
 import { type Settings, SharedMemory } from "./sharedMemory.ts"
 
@@ -30,12 +30,13 @@ export interface Shared {
   readonly logs: Logs
   /** Memory that all of them have mapped, where that is wanted. */
   readonly commons: Commons | undefined
+  readonly origin: Origin
 }
 
 /** Makes what starts a worker; the scope owns it. `onChange` is that of the pool. */
 export const makeStartWorker = <R>(
   options: SynapseOptions<R>,
-  { commons, host, logs }: Shared
+  { commons, host, logs, origin }: Shared
 ): ((module: Module, onChange: () => void) => Effect.Effect<Connection.Connection, SynapseError, Scope.Scope>) => {
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const maxOpenCalls = options.limits?.openCalls ?? defaultOpenCalls
@@ -47,7 +48,7 @@ export const makeStartWorker = <R>(
     graceMillis: Duration.toMillis(options.disposeTimeout ?? "500 millis"),
     cancelGraceMillis: Duration.toMillis(options.cancelGrace ?? "2 seconds"),
     evaluate: options.evaluate ?? false,
-    heartbeat: heartbeatOf(options.heartbeat),
+    heartbeat: heartbeatOf(options.heartbeat, origin.sleep),
     pollingMicros: pollingOf(options.polling)
   }
 
@@ -56,7 +57,7 @@ export const makeStartWorker = <R>(
   return Effect.fnUntraced(function* ({ entrypoint, environment }, onChange) {
     // Before the process, and so until it is gone.
     const memory = sharing && (yield* openMemory(sharing, commons))
-    const worker = yield* PythonProcess.make({
+    const worker = yield* origin.spawn({
       ...workerEnvironment(process.env, environment, options.env ?? {}),
       python: environment.python,
       directory: environment.directory,
@@ -123,10 +124,14 @@ const defaultPolling = "50 micros"
 const pollingOf = (option: SynapseOptions["polling"] = availableParallelism() > 1 ? defaultPolling : false): number =>
   option === false ? 0 : Math.round(Duration.toMillis(option) * 1000)
 
-const heartbeatOf = (heartbeat: SynapseOptions["heartbeat"] = {}): Connection.Options["heartbeat"] =>
+const heartbeatOf = (
+  heartbeat: SynapseOptions["heartbeat"] = {},
+  sleep: Origin["sleep"]
+): Connection.Options["heartbeat"] =>
   heartbeat === false
     ? undefined
     : {
+        sleep,
         intervalMillis: Duration.toMillis(heartbeat.interval ?? "30 seconds"),
         misses: heartbeat.misses ?? 2
       }
