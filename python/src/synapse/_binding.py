@@ -31,7 +31,7 @@ def binder(function: Callable[..., Any], name: str, codec: Codec) -> Bind:
         TypeError: An annotation cannot be resolved, or names a type that cannot arrive.
     """
     parameters = list(inspect.signature(function).parameters.values())
-    hints = _hints(function, name)
+    hints = hints_of(function, name)
     for parameter, annotation in hints.items():
         try:
             refuse_unchecked(annotation)
@@ -41,7 +41,7 @@ def binder(function: Callable[..., Any], name: str, codec: Codec) -> Bind:
         if not parameters:
             return _bind_nothing(codec)
         first = parameters[0]
-        if len(parameters) == 1 and _takes_all(first, hints.get(first.name, Any)):
+        if len(parameters) == 1 and takes_all(first, hints.get(first.name, Any)):
             return _bind_all(first, hints.get(first.name, Any), codec)
         return _bind_by_name(parameters, hints, codec)
     except _Unfit as error:
@@ -52,7 +52,7 @@ class _Unfit(TypeError):
     pass
 
 
-def _hints(function: Any, name: str) -> dict[str, Any]:
+def hints_of(function: Any, name: str) -> dict[str, Any]:
     target = inspect.unwrap(function)
     while hasattr(target, "func") and hasattr(target, "keywords"):
         target = inspect.unwrap(target.func)
@@ -69,7 +69,7 @@ def _hints(function: Any, name: str) -> dict[str, Any]:
         raise TypeError(f"handler `{name}`: its annotations cannot be resolved: {error}") from error
 
 
-def _takes_all(parameter: Parameter, annotation: Any) -> bool:
+def takes_all(parameter: Parameter, annotation: Any) -> bool:
     if parameter.kind is Parameter.VAR_KEYWORD:
         return False
     if parameter.kind is Parameter.POSITIONAL_ONLY or parameter.annotation is Parameter.empty:
