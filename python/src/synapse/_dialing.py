@@ -120,10 +120,8 @@ async def _open(
         await _shake_hands(reader, writer, address)
     except BaseException as error:
         writer.transport.abort()
-        if isinstance(error, ssl.SSLError):
-            raise ConnectFailed("tls", _refused_certificate(address, error)) from error
         if isinstance(error, (OSError, EOFError)) and not isinstance(error, ConnectFailed):
-            raise ConnectFailed("protocol", _no_greeting(wanted, address)) from error
+            raise _no_greeting(wanted, address) from error
         raise
     return reader, writer
 
@@ -150,13 +148,13 @@ async def _connect(
         raise ConnectFailed("unreachable", f"cannot connect to {address}: {why}") from error
 
 
-def _refused_certificate(address: Address, error: ssl.SSLError) -> str:
-    return f"{address} refused TLS; it may want a certificate of the client: {error}"
-
-
-def _no_greeting(wanted: Wanted, address: Address) -> str:
-    hint = "" if wanted.tls is not None else ", or it wants TLS"
-    return f"{address} closed the connection without a greeting: it is no Synapse server{hint}"
+def _no_greeting(wanted: Wanted, address: Address) -> ConnectFailed:
+    # With TLS 1.3, a server refuses the certificate of a client that takes itself for connected.
+    if wanted.tls is not None:
+        why = f"{address} ended TLS: it may want a certificate of the client, or another one"
+        return ConnectFailed("tls", why)
+    why = f"{address} closed the connection without a greeting: it is no Synapse server, or "
+    return ConnectFailed("protocol", f"{why}it wants TLS")
 
 
 async def _shake_hands(
