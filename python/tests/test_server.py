@@ -357,7 +357,9 @@ def test_a_request_above_the_limit_fails_alone(serve: Serve) -> None:
         app.run()
         """
     )
+    # The first call as well, which arrives with the Welcome.
     with synapse.Client(namespace="n") as client:
+        assert failure(lambda: client.call("size", bytes(200_000))).reason == "FrameTooLarge"
         assert client.call("size", bytes(9000)) == 9000
         large = failure(lambda: client.call("size", bytes(1_000_000)))
         assert large.reason == "FrameTooLarge" and large.details["limit"] == 10_000

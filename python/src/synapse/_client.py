@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import secrets
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,6 +30,7 @@ _MAX_TEXT: Final = 64 * 1024 * 1024
 _READ_SIZE: Final = 64 * 1024
 # The clock of the server is another one.
 _EARLY_SECONDS: Final = 0.1
+_LEAVING_SECONDS: Final = 1.0
 
 
 @dataclass
@@ -445,14 +448,17 @@ class _Runner:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=_run_forever, args=(self._loop,), name="synapse-client", daemon=True
-                ).start()
+                )
+                self._thread.start()
+                _runners.add(self)
             running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return running.result()
@@ -466,15 +472,35 @@ class _Runner:
         if self._loop is None:
             return
         self.run(close())
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the loop."""
         with self._lock:
             loop, self._loop = self._loop, None
-        if loop is not None:
+            thread, self._thread = self._thread, None
+        if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
+            thread.join(_LEAVING_SECONDS)
 
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     finally:
         loop.close()
+
+
+_runners: Final[weakref.WeakSet[_Runner]] = weakref.WeakSet()
+
+
+# A client that nobody has closed is no reason to complain as the program ends.
+@atexit.register
+def _leave_all() -> None:
+    for runner in list(_runners):
+        runner.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 from synapse._client_errors import (
@@ -122,7 +122,7 @@ class Connection:
             data = await self._reader.read(_READ_SIZE)
             if not data:
                 raise EOFError("the end of the stream")
-            self._early.extend(self._split(data))
+            self._early.extend(self._frames(data))
         kind, _, _, payload = self._early.popleft()
         hello = self._codec.decode(payload) if kind == HELLO else None
         if not isinstance(hello, dict) or hello.get("protocol") != PROTOCOL_VERSION:
@@ -140,9 +140,9 @@ class Connection:
         self._send(WELCOME, 0, self._codec.encode(welcome))
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
-    def _split(self, data: bytes) -> list[Frame]:
+    def _frames(self, data: bytes) -> Iterator[Frame]:
         try:
-            return self._splitter.feed(data)
+            yield from self._splitter.feed(data)
         except ProtocolBroken as error:
             raise ConnectionLost(f"{self._shown} broke the protocol: {error}") from None
 
@@ -152,7 +152,7 @@ class Connection:
             while self._early:
                 self._frame(*self._early.popleft())
             while data := await self._reader.read(_READ_SIZE):
-                for frame in self._split(data):
+                for frame in self._frames(data):
                     self._frame(*frame)
         except ConnectionLost as lost:
             error = lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from synapse._frames import (
     FIXED_SIZE,
@@ -18,7 +18,8 @@ from synapse._frames import (
 class Splitter:
     """Cuts a stream of bytes into frames.
 
-    A frame above the limit is skipped: `on_large` is told its kind, its id and its length.
+    A frame above the limit is skipped: `on_large` is told its kind, its id and its length, in the
+    place of the frame.
     """
 
     __slots__ = ("_data", "_limit", "_on_large", "_skip")
@@ -29,8 +30,8 @@ class Splitter:
         self._data = bytearray()
         self._skip = 0
 
-    def feed(self, piece: bytes | bytearray | memoryview) -> list[Frame]:
-        """The frames that are complete now.
+    def feed(self, piece: bytes | bytearray | memoryview) -> Iterator[Frame]:
+        """The frames that are complete now, which are all to be taken.
 
         Raises:
             ProtocolBroken: These are no frames, or frames of peers that share memory.
@@ -41,7 +42,6 @@ class Splitter:
             piece = memoryview(piece)[skipped:]
         data = self._data
         data += piece
-        frames: list[Frame] = []
         start = 0
         while len(data) - start >= HEADER_SIZE:
             length, kind, flags, meta_size, id = HEADER.unpack_from(data, start)
@@ -59,8 +59,7 @@ class Splitter:
                 break
             payload_start = start + HEADER_SIZE + meta_size
             meta = bytes(data[start + HEADER_SIZE : payload_start])
-            frames.append((kind, id, meta, data[payload_start:after]))
             start = after
+            yield kind, id, meta, data[payload_start:after]
         if start:
             del data[:start]
-        return frames
