@@ -170,10 +170,15 @@ class Certificates:
         if shutil.which("openssl") is None:
             pytest.skip("openssl is not installed")
         self.directory = directory
+        # Python 3.13 and later look at what a certificate may be used for.
         self._run(
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca "
+            "-addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem"
         )
-        (directory / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+        (directory / "names").write_text(
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\nkeyUsage=critical,digitalSignature\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         for who in ("server", "client"):
             self._run(
                 f"req -newkey rsa:2048 -nodes -subj /CN={who} -keyout {who}.key -out {who}.csr"
