@@ -27,7 +27,7 @@ import pytest
 from served import SOURCE, OldNode, Served, framed, pack, read_all, unpack
 
 import synapse
-from synapse import _wire_p2p0
+from synapse import _client, _wire_p2p0
 
 APP = """
     from synapse.p2p import Server
@@ -219,6 +219,14 @@ def test_p2p_4a_3_a_node_that_says_nothing_is_a_failure(node: Callable[..., OldN
         assert failure(lambda: client.call("sum", a=1)).reason == "EncodeFailed"
         assert failure(lambda: next(client.stream("sum"))).reason == "Unsupported"
         assert len(old.requests) == 1
+
+
+def test_an_answer_without_an_end_is_not_read_to_it(
+    node: Callable[..., OldNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_client, "_MAX_TEXT", 1000)
+    with synapse.Client(port=node(lambda _: b"x" * 5000).port, protocol="p2p-0") as client:
+        assert failure(lambda: client.call("sum")).reason == "FrameTooLarge"
 
 
 def test_the_clients_of_old_call_a_server(app: Served) -> None:

@@ -469,6 +469,28 @@ def test_who_says_nothing_is_let_go_of(serve: Serve) -> None:
     assert server.is_alive
 
 
+def test_there_are_so_many_connections_and_no_more(serve: Serve) -> None:
+    server = serve(
+        """
+        import synapse
+        app = synapse.Server(max_connections=2, handshake_timeout=30)
+        @app.endpoint
+        async def one():
+            return 1
+        app.run()
+        """
+    )
+    with synapse.Client(port=server.port) as client:
+        assert client.call("one") == 1
+        with server.connected() as silent:
+            silent.sendall(b"S")
+            with server.connected() as third:
+                read_until_closed(third)
+        assert client.call("one") == 1
+    with synapse.Client(port=server.port) as client:
+        assert client.call("one") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -21,9 +21,9 @@ export interface Wire {
   readonly name: string
   /** The bytes of a call, or what refuses it. Throws a `CodecError`. */
   readonly request: (id: number, method: string, input: unknown) => Uint8Array | RequestEnd.Refused
-  /** Whether the answer is there, where the connection does not end with it. */
-  readonly isWhole: (received: Uint8Array) => boolean
-  /** The end of the call; `received` is all that came. Throws a `CodecError`. */
+  /** How many bytes the answer has, where its first four tell; nothing where it ends with the connection. */
+  readonly sizeOf: (head: Uint8Array) => number | undefined
+  /** The end of the call; `received` is what came of that. Throws a `CodecError`. */
   readonly answer: (id: number, method: string, received: Uint8Array) => RequestEnd.RequestEnd
 }
 
@@ -69,13 +69,19 @@ export const make = (wire: Wire, address: string, dial: Effect.Effect<Socket.Soc
       const pull = yield* Effect.tapError(Socket.readerBytes(socket), (error) => Effect.sync(() => end(error)))
       const writer = yield* socket.writer
       yield* writer.write(bytes)
-      let received = Buffer.alloc(0)
-      while (!wire.isWhole(received)) {
+      const pieces: Array<Uint8Array> = []
+      let received = 0
+      let size: number | undefined
+      while (size === undefined || received < size) {
         const batch = yield* Effect.catch(pull, (error) => (isEnd(error) ? Effect.succeed([]) : Effect.fail(error)))
         if (batch.length === 0) break
-        received = Buffer.concat([received, ...batch])
+        for (const piece of batch) received += piece.length
+        pieces.push(...batch)
+        size ??= received < headSize ? undefined : wire.sizeOf(Buffer.concat(pieces.slice(0, headSize)))
+        if (received > maxAnswer) return RequestEnd.tooLarge({ size: received, limit: maxAnswer })
       }
-      return yield* Effect.try({ try: () => wire.answer(id, method, received), catch: (error) => error as Error })
+      const all = Buffer.concat(pieces)
+      return yield* Effect.try({ try: () => wire.answer(id, method, all), catch: (error) => error as Error })
     }).pipe(
       Effect.scoped,
       Effect.catch((error) =>
@@ -141,6 +147,9 @@ export const make = (wire: Wire, address: string, dial: Effect.Effect<Socket.Soc
 }
 
 const maxFrame = 0xffff_ffff
+const headSize = 4
+/** Of an answer that tells nowhere how long it is. */
+const maxAnswer = 64 * 1024 * 1024
 
 const isEnd = ({ reason }: Socket.SocketError): boolean => reason._tag === "SocketCloseError" && reason.code === 1000
 

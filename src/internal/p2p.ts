@@ -18,11 +18,8 @@ export const p2p: Wire = {
     length.writeUInt32BE(payload.length)
     return Buffer.concat([length, payload])
   },
-  isWhole: (received) => {
-    if (received.length < lengthSize) return false
-    const size = sizeOf(received)
-    return size > maxFrame || received.length >= lengthSize + size
-  },
+  // What is too large is not waited for.
+  sizeOf: (head) => (sizeOf(head) > maxFrame ? lengthSize : lengthSize + sizeOf(head)),
   answer: (id, method, received) => {
     if (received.length < lengthSize) return badAnswer("the node closed the connection without an answer")
     const size = sizeOf(received)

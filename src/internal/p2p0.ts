@@ -17,7 +17,7 @@ export const p2p0: Wire = {
     const bytes = encodeValue({ endpoint: method, args })
     return bytes.length > maxRequest ? tooLarge({ size: bytes.length, limit: maxRequest }) : bytes
   },
-  isWhole: () => false,
+  sizeOf: () => undefined,
   answer: (_id, method, received) => {
     if (received.length === 0) {
       return raised(

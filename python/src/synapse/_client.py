@@ -312,6 +312,9 @@ class AsyncClient:
                 if not piece:
                     break
                 answer += piece
+            if len(answer) > limit:
+                why = f"an answer of more than {limit} bytes"
+                raise CallFailed("FrameTooLarge", why, {"size": len(answer), "limit": limit})
         except OSError as error:
             if not answer:
                 raise ConnectionLost(f"the connection to {address} broke: {error}") from error

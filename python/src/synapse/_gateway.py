@@ -125,6 +125,8 @@ class Gateway:
         self.settings = settings
         self.codec = settings.codec
         self.callers: set[Caller] = set()
+        #: Those as well that have said nothing yet.
+        self.connections = 0
         self._calls: dict[int, Open] = {}
         self._asks: dict[int, Asked] = {}
         self._handles: dict[int, Caller] = {}

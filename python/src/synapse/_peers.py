@@ -62,7 +62,8 @@ class Arrival(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         settings = self._gateway.settings
-        if len(self._gateway.callers) >= settings.max_connections:
+        self._gateway.connections += 1
+        if self._gateway.connections > settings.max_connections:
             transport.abort()
             return
         loop = asyncio.get_running_loop()
@@ -98,6 +99,7 @@ class Arrival(asyncio.Protocol):
         return self._peer is not None and self._peer.ended()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._gateway.connections -= 1
         if self._timer is not None:
             self._timer.cancel()
         if self._peer is not None:
