@@ -15,6 +15,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as ArrowFormat from "./internal/arrowFormat.ts"
 import { ArrowStream } from "./internal/arrowStream.ts"
+import { contractAnnotation, type Described } from "./internal/contractAnnotation.ts"
 
 /** Smaller pieces are joined: each is written by itself. */
 const pieceSize = 32 * 1024
@@ -98,6 +99,7 @@ const tabular = <A>(
 ): Schema.declare<A> =>
   Schema.declare(is, {
     expected,
+    [contractAnnotation]: { type: { kind: "table" } } satisfies Described,
     toCodecJson: () =>
       Schema.link<A>()(
         Wire,

@@ -7,6 +7,13 @@
  *
  * @since 0.1.0
  */
+import * as Effect from "effect/Effect"
+import type * as RpcGroup from "effect/rpc/RpcGroup"
+import { protocolError } from "./internal/connectionEnd.ts"
+import { decodeContract } from "./internal/contractDecode.ts"
+import { driftOf } from "./internal/contractDrift.ts"
+import { contractOfGroup } from "./internal/contractOfGroup.ts"
+import type { SynapseError } from "./SynapseError.ts"
 
 /**
  * A constant of a type: what a `Literal` or a member of an `Enum` is. Integers past 2^53 are bigints.
@@ -98,7 +105,8 @@ export interface Place {
  * **Details**
  *
  * `name` is the key on the wire. A field that is not `required` may be missing; `default` is what Python then takes, and
- * is left out where that is no constant (a factory, a structure).
+ * is left out where that is no constant (a factory, a structure). `always` is true where Python nevertheless sends it
+ * always: a dataclass has all of its fields, a `TypedDict` may not.
  *
  * @category models
  * @since 0.1.0
@@ -108,6 +116,7 @@ export interface Field {
   readonly type: Type
   readonly required: boolean
   readonly default?: Constant
+  readonly always?: boolean
   readonly doc?: string
 }
 
@@ -194,3 +203,92 @@ export interface Contract {
   readonly definitions: { readonly [name: string]: Definition }
   readonly problems: ReadonlyArray<Problem>
 }
+
+/**
+ * Something that the two sides of a contract do not agree on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Drift {
+  readonly method: string
+  /**
+   * Where: `""` for the handler as a whole, `".text"` for a parameter and `".options.mode"` for what lies in it,
+   * `"return"`, `"return[].id"`, `"raises NotFound.id"`.
+   */
+  readonly path: string
+  /** What does not fit, with the names of both and the place. */
+  readonly message: string
+  /** Where Python says it. */
+  readonly place?: Place
+}
+
+/**
+ * Reads the contract that a worker describes itself with.
+ *
+ * **Details**
+ *
+ * It comes from another process: how deep types nest, how many there are and how long texts are is bounded, keys that are
+ * not known are left out, and records have no prototype. Fails with `ProtocolError`, which says where it is wrong.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decode = (input: unknown): Effect.Effect<Contract, SynapseError> =>
+  Effect.try({ try: () => decodeContract(input), catch: protocolError })
+
+/**
+ * The contract of an `RpcGroup`: what its schemas make travel.
+ *
+ * **Details**
+ *
+ * Types are those of the encoded form (`SchemaMsgpack`). A schema with an `identifier` is a definition of that name, without
+ * what stands before the last slash; a structure without one is called by its tag, or by where it stands. An error is
+ * called by its `_tag`. What has no form in Python stands as `unknown`, with a problem that says why.
+ *
+ * **Example** (The contract of one function)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Rpc, RpcGroup } from "effect/rpc"
+ * import { Contract } from "effect-synapse"
+ *
+ * const Embedder = RpcGroup.make(
+ *   Rpc.make("embed", { payload: { text: Schema.String }, success: Schema.Array(Schema.Finite) })
+ * )
+ *
+ * console.log(Contract.fromGroup(Embedder).methods.embed?.success) // { kind: 'list', items: { kind: 'number' } }
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromGroup: (group: RpcGroup.Any) => Contract = contractOfGroup
+
+/**
+ * What of the handlers of `python` does not fit the functions of `typescript`; nothing where they fit.
+ *
+ * **Details**
+ *
+ * Python has to take whatever TypeScript may send, and TypeScript whatever Python may return, stream or raise. A receiver
+ * may take more than is sent: `number` for an `int`, a wider union, fields and handlers that nobody asks for. `unknown` fits
+ * everything. Bounds, lengths and patterns are not compared, nor is a text with what is made of it (a UUID, a date): each
+ * value meets them anyway.
+ *
+ * **Example** (A drift)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Rpc, RpcGroup } from "effect/rpc"
+ * import { Contract } from "effect-synapse"
+ *
+ * const wanted = Contract.fromGroup(RpcGroup.make(Rpc.make("embed", { payload: { text: Schema.String } })))
+ * const found = Contract.fromGroup(RpcGroup.make(Rpc.make("embed", { payload: { text: Schema.Int } })))
+ *
+ * console.log(Contract.compare(wanted, found)[0]?.message) // `embed.text`: TypeScript says string, Python says int
+ * ```
+ *
+ * @category comparing
+ * @since 0.1.0
+ */
+export const compare: (typescript: Contract, python: Contract) => ReadonlyArray<Drift> = driftOf

@@ -606,8 +606,8 @@ export const Hello = Schema.Struct({
   /** The MessagePack library that the worker uses. */
   codec: Schema.String,
   methods: Schema.Array(MethodInfo),
-  /** A hash of the handlers' types. */
-  contract: Schema.NullOr(Schema.String),
+  /** What the handlers take and give, where the worker was asked to describe them: see `Contract.decode`. */
+  contract: Schema.NullOr(Schema.Unknown),
   /** Why the module could not be imported. */
   failure: Schema.optionalKey(ExceptionInfo)
 })

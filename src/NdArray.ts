@@ -13,6 +13,8 @@
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
+import { contractAnnotation, type Described } from "./internal/contractAnnotation.ts"
+import { elementsOf, type Random, randomOf, Seeds } from "./internal/randomArrays.ts"
 
 const TypeId = "~effect-synapse/NdArray"
 
@@ -148,6 +150,8 @@ class NdArrayImpl implements NdArray {
   }
 }
 
+const lengthOf = (shape: ReadonlyArray<number>): number => shape.reduce((product, n) => product * n, 1)
+
 const isDimension = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < 2 ** 32
 
 /**
@@ -180,8 +184,7 @@ export const make: {
   if (dtype !== found && !(dtype === "bool" && found === "uint8")) {
     throw new RangeError(`an array of ${dtype} cannot hold the elements of a ${data[Symbol.toStringTag]}`)
   }
-  const length = shape.reduce((product, n) => product * n, 1)
-  if (shape.length > 32 || !shape.every(isDimension) || length !== data.length) {
+  if (shape.length > 32 || !shape.every(isDimension) || lengthOf(shape) !== data.length) {
     throw new RangeError(`${data.length} elements do not fill the shape [${shape.join(", ")}]`)
   }
   return new NdArrayImpl(dtype, shape, data) as NdArray<never>
@@ -255,6 +258,12 @@ const expected = ({ dtype, ndim, shape }: SchemaOptions): string =>
       ? ` with ${ndim} dimension${ndim === 1 ? "" : "s"}`
       : "")
 
+const numbersOf = (data: TypedArray): ReadonlyArray<number> => Array.from<number | bigint, number>(data, Number)
+
+const describe = (dtype: DType | undefined, dimensions: number | undefined): Described => ({
+  type: { kind: "ndarray", dtype: dtype ?? null, dimensions: dimensions ?? null }
+})
+
 const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || isTypedArray(u), {
   expected: "an array (numpy.ndarray or array.array)",
   ...native
@@ -287,6 +296,16 @@ const Wire = Schema.declare((u): u is NdArray | TypedArray => isNdArray(u) || is
 export const schema = <D extends DType = DType>(options: SchemaOptions<D> = {}): Schema.declare<NdArray<D>> =>
   Schema.declare((u): u is NdArray<D> => isNdArray(u) && fits(u, options), {
     expected: expected(options),
+    [contractAnnotation]: describe(options.dtype, options.shape?.length ?? options.ndim),
+    toCodecArbitrary: () =>
+      Schema.link<NdArray<D>>()(
+        randomOf(options),
+        SchemaTransformation.transform({
+          decode: ({ dtype, seeds, shape }: Random) =>
+            make(elementsOf(dtype, lengthOf(shape), seeds), shape, dtype) as NdArray as NdArray<D>,
+          encode: ({ data, dtype, shape }: NdArray<D>): Random => ({ dtype, shape, seeds: numbersOf(data) })
+        })
+      ),
     toCodecJson: () =>
       Schema.link<NdArray>()(
         Wire,
@@ -300,6 +319,15 @@ export const schema = <D extends DType = DType>(options: SchemaOptions<D> = {}):
 const typedArray = <A extends TypedArray>(name: A[typeof Symbol.toStringTag]): Schema.declare<A> =>
   Schema.declare((u): u is A => isTypedArray(u) && u[Symbol.toStringTag] === name, {
     expected: `a ${name} (a one-dimensional array of ${dtypes[name]})`,
+    [contractAnnotation]: describe(dtypes[name], 1),
+    toCodecArbitrary: () =>
+      Schema.link<A>()(
+        Seeds,
+        SchemaTransformation.transform({
+          decode: (seeds: ReadonlyArray<number>) => elementsOf(dtypes[name], seeds.length, seeds) as TypedArray as A,
+          encode: (data: A) => numbersOf(data)
+        })
+      ),
     ...native
   })
 

@@ -9,34 +9,23 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
-import * as Path from "effect/Path"
+import type * as FileSystem from "effect/FileSystem"
+import type * as Path from "effect/Path"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import { buildEnvironment, installFailed } from "./internal/environmentBuild.ts"
+import { buildEnvironment } from "./internal/environmentBuild.ts"
+import { findReady, type Link, makeLink, readLink } from "./internal/environmentCache.ts"
+import { Host } from "./internal/environmentHost.ts"
+import { type Facts, makeSearch, wantedFrom } from "./internal/environmentInterpreter.ts"
 import {
-  cacheDirectoryOf,
-  findReady,
-  indexOf,
-  keyOf,
-  type Link,
-  makeLink,
-  readLink,
-  runtimeHash
-} from "./internal/environmentCache.ts"
-import { Host, variable, whyOf } from "./internal/environmentHost.ts"
-import {
-  environmentInterpreter,
-  explicitInterpreter,
-  type Facts,
-  makeSearch,
-  type Search,
-  searchInterpreter,
-  type Wanted,
-  wantedFrom
-} from "./internal/environmentInterpreter.ts"
-import { type Requirements, readRequirements } from "./internal/environmentRequirements.ts"
-import { runtimeDirectory } from "./internal/runtimeDirectory.ts"
-import { ModuleNotFound, SynapseError } from "./SynapseError.ts"
+  findInterpreter,
+  type Ingredients,
+  realCacheDirectory,
+  realDirectory,
+  recipeOf,
+  settingsOf
+} from "./internal/environmentPlan.ts"
+import { readRequirements } from "./internal/environmentRequirements.ts"
+import type { SynapseError } from "./SynapseError.ts"
 
 /**
  * Where the packages of a module come from.
@@ -129,9 +118,6 @@ export interface PythonEnvironment {
   readonly path: string | undefined
 }
 
-const settingsOf = (environment: EnvironmentOptions["environment"]): EnvironmentSettings =>
-  typeof environment === "string" ? { mode: environment } : (environment ?? {})
-
 /**
  * Finds or makes the environment of a module.
  *
@@ -174,74 +160,8 @@ export const make: (
     const found = yield* findInterpreter(mode, link, wanted, search)
     if (mode === "system") return systemEnvironment(directory, found.facts)
     if (mode === "existing" || found.own) return existingEnvironment(directory, found.facts)
-    return yield* managedEnvironment({ directory, requirements, settings, facts: found.facts, link, cacheDirectory })
+    return yield* managedEnvironment(link, { directory, requirements, settings, facts: found.facts, cacheDirectory })
   })
-
-const realDirectory = Effect.fnUntraced(function* (directory: string) {
-  const fs = yield* FileSystem.FileSystem
-  const path = yield* Path.Path
-  const absolute = path.resolve(directory)
-  const refuse = (detail: string) =>
-    new SynapseError({ reason: new ModuleNotFound({ what: "directory", path: absolute, detail }) })
-  const info = yield* fs
-    .stat(absolute)
-    .pipe(Effect.mapError((error) => refuse(error.reason._tag === "NotFound" ? "it does not exist" : whyOf(error))))
-  if (info.type !== "Directory") return yield* Effect.fail(refuse("it is not a directory"))
-  return yield* fs.realPath(absolute).pipe(Effect.mapError((error) => refuse(whyOf(error))))
-})
-
-/** Records hold the real path, so that a cache that was moved is noticed and one behind a link is not. */
-const realCacheDirectory = Effect.fnUntraced(function* (option: string | undefined) {
-  const fs = yield* FileSystem.FileSystem
-  const path = yield* Path.Path
-  const wanted = yield* cacheDirectoryOf(option)
-  const rest: Array<string> = []
-  // The directory may not exist yet: what is real is the part of its path that does.
-  for (let at = wanted; ; at = path.dirname(at)) {
-    const real = yield* fs.realPath(at).pipe(Effect.orElseSucceed(() => undefined))
-    if (real !== undefined) return path.join(real, ...rest)
-    if (path.dirname(at) === at) return wanted
-    rest.unshift(path.basename(at))
-  }
-})
-
-interface Found {
-  readonly facts: Facts
-  /** Whether it belongs to a `.venv` that the user made in the module's directory. */
-  readonly own: boolean
-}
-
-const brokenAdvice =
-  " (.venv is not one of Synapse's, so it is left alone: repair it, for example with " +
-  "`python3 -m venv --clear .venv`, or remove it)"
-
-const findInterpreter = Effect.fnUntraced(function* (
-  mode: EnvironmentMode,
-  link: Link,
-  wanted: Wanted,
-  search: Search
-) {
-  const host = yield* Host
-  const found = (facts: Facts, own = false): Found => ({ facts, own })
-  if (wanted.explicit !== undefined) return found(yield* explicitInterpreter(wanted.explicit, wanted, search))
-  if (mode !== "system") {
-    if (link._tag === "user") {
-      return found(yield* environmentInterpreter(link.path, wanted, search, brokenAdvice), true)
-    }
-    if (mode === "existing" && link._tag === "ours") {
-      return found(yield* environmentInterpreter(link.target, wanted, search, ""))
-    }
-    for (const name of ["VIRTUAL_ENV", "CONDA_PREFIX"]) {
-      const root = variable(host, name)
-      if (root === undefined) continue
-      const active = yield* environmentInterpreter(root, wanted, search, ` (${name} is set)`).pipe(Effect.result)
-      if (active._tag === "Success") return found(active.success)
-      // What is activated by chance only has to do where it would be used itself.
-      if (mode === "existing") return yield* Effect.fail(active.failure)
-    }
-  }
-  return found(yield* searchInterpreter(wanted, search))
-})
 
 const systemEnvironment = (directory: string, facts: Facts): PythonEnvironment => ({
   python: facts.base,
@@ -259,47 +179,15 @@ const existingEnvironment = (directory: string, facts: Facts): PythonEnvironment
   path: facts.environment ?? undefined
 })
 
-const managedEnvironment = Effect.fnUntraced(function* (input: {
-  readonly directory: string
-  readonly requirements: Requirements
-  readonly settings: EnvironmentSettings
-  readonly facts: Facts
-  readonly link: Link
-  readonly cacheDirectory: string
-}) {
-  const path = yield* Path.Path
-  const { cacheDirectory, directory, facts, requirements } = input
-  const installer = input.settings.installer ?? "auto"
-  const offline = input.settings.offline ?? false
-  const wheels = typeof offline === "string" ? path.resolve(directory, offline) : undefined
-  const strict = input.settings.strict ?? false
-  const runtime = runtimeHash(runtimeDirectory).pipe(
-    Effect.mapError((error) => installFailed(["read", runtimeDirectory], null, whyOf(error), undefined))
-  )
-  const [index, hash] = yield* Effect.all([indexOf(input.settings.index, strict), runtime], {
-    concurrency: "unbounded"
-  })
-  const key = keyOf({ facts, requirements, runtime: hash, installer, wheels, index: index.fingerprint, strict })
-  const ready =
-    (yield* findReady(cacheDirectory, key)) ??
-    (yield* buildEnvironment({
-      cacheDirectory,
-      key,
-      directory,
-      facts,
-      requirements,
-      installer,
-      offline: offline !== false,
-      wheels,
-      index,
-      strict
-    }))
-  yield* makeLink(directory, input.link, ready.path)
+const managedEnvironment = Effect.fnUntraced(function* (link: Link, input: Ingredients) {
+  const recipe = yield* recipeOf(input)
+  const ready = (yield* findReady(recipe.cacheDirectory, recipe.key)) ?? (yield* buildEnvironment(recipe))
+  yield* makeLink(recipe.directory, link, ready.path)
   yield* Effect.logDebug("Using the managed Python environment").pipe(Effect.annotateLogs({ path: ready.path }))
   return {
     python: ready.python,
-    version: facts.version,
-    directory,
+    version: recipe.facts.version,
+    directory: recipe.directory,
     kind: "managed",
     path: ready.path
   } satisfies PythonEnvironment as PythonEnvironment

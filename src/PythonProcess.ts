@@ -44,6 +44,8 @@ export interface Options {
   readonly directory: string
   /** The module to serve, as a dotted name such as `"main"`. */
   readonly entrypoint: string
+  /** Whether the worker describes what its handlers take and give when it says hello. Default: `false`. */
+  readonly describe?: boolean | undefined
   /** The environment of the process. Nothing is inherited. */
   readonly env: Readonly<Record<string, string>>
   /**
@@ -173,21 +175,25 @@ const spawn = (options: Options, limits: Limits.Enforced): Effect.Effect<Worker,
     const memory = options.memory ?? []
     let child: ChildProcess.ChildProcess
     try {
-      child = ChildProcess.spawn(options.python, [...interpreterFlags, runtimeMain, options.entrypoint], {
-        cwd: options.directory,
-        // Its own session and process group: the tree can be signalled as one, and Ctrl-C reaches this process alone.
-        detached: true,
-        stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe", ...memory],
-        env: {
-          ...options.env,
-          SYNAPSE_PPID: String(process.pid),
-          SYNAPSE_WORKER_ID: workerId,
-          SYNAPSE_SETUP: limits.setup && "1",
-          SYNAPSE_MEMORY: memory.length === 0 ? undefined : String(memory.length),
-          // The parent-death signal follows the thread that spawned, and this one may end before the process does.
-          ...(isMainThread ? {} : { SYNAPSE_PDEATHSIG: "0" })
+      child = ChildProcess.spawn(
+        options.python,
+        [...interpreterFlags, runtimeMain, options.entrypoint, ...(options.describe === true ? ["--contract"] : [])],
+        {
+          cwd: options.directory,
+          // Its own session and process group: the tree can be signalled as one, and Ctrl-C reaches this process alone.
+          detached: true,
+          stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe", ...memory],
+          env: {
+            ...options.env,
+            SYNAPSE_PPID: String(process.pid),
+            SYNAPSE_WORKER_ID: workerId,
+            SYNAPSE_SETUP: limits.setup && "1",
+            SYNAPSE_MEMORY: memory.length === 0 ? undefined : String(memory.length),
+            // The parent-death signal follows the thread that spawned, and this one may end before the process does.
+            ...(isMainThread ? {} : { SYNAPSE_PDEATHSIG: "0" })
+          }
         }
-      })
+      )
     } catch (cause) {
       return resume(startFailed(`\`${options.python}\` cannot be started: ${String(cause)}`))
     }

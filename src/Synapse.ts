@@ -20,6 +20,7 @@ import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Redacted from "effect/Redacted"
+import type * as RpcGroup from "effect/rpc/RpcGroup"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -115,6 +116,17 @@ export interface SynapseOptions<R = never> {
    * or an object that is held, has one beyond that. Default: `false`.
    */
   readonly oneShot?: boolean | undefined
+  /**
+   * The contract that the module has to keep: its handlers are compared with these functions whenever a worker starts, before
+   * it is given any call. A parameter, a result, a stream or an error that does not fit fails the start with `StartFailed`,
+   * whose message names each. Default: none, and nothing is compared.
+   */
+  readonly group?: RpcGroup.Any | undefined
+  /**
+   * What becomes of a module that does not keep the contract of `group`. `"check"`, the default: it does not start. `"warn"`: it
+   * starts, and a warning is logged. `"off"`: nothing is compared.
+   */
+  readonly contract?: "check" | "warn" | "off" | undefined
   /** A handler that is called on each new worker before it takes calls; if it fails, the start does. Default: none. */
   readonly warmUp?: WarmUp | undefined
   /**

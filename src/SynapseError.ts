@@ -216,15 +216,27 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 }
 
 /**
- * A worker did not come up: an option is wrong, its module does not import, the call that warms it up fails, it left or stayed silent before saying
- * hello, it speaks another version of the protocol, or it could not be spawned. Or there is no connection to a server.
+ * A worker did not come up: an option is wrong, its module does not import or does not keep its contract, the call that
+ * warms it up fails, it left or stayed silent before saying hello, it speaks another version of the protocol, or it could not be spawned. Or there is
+ * no connection to a server.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
   /** Of a server: `"connect"`, there is no connection to one; `"token"`, the token is not the right one. */
-  kind: Schema.Literals(["options", "import", "warmUp", "exit", "timeout", "protocol", "spawn", "connect", "token"]),
+  kind: Schema.Literals([
+    "options",
+    "import",
+    "contract",
+    "warmUp",
+    "exit",
+    "timeout",
+    "protocol",
+    "spawn",
+    "connect",
+    "token"
+  ]),
   detail: Schema.String,
   /** What the module raised while it was imported, or one of its `on_start` functions. */
   exception: Schema.optionalKey(ExceptionInfo),

@@ -5,7 +5,7 @@
  * The workers are fakes on in-memory sockets, and everything in front of them is what runs in production. All that waits does so
  * on the `Clock`, so that a `TestClock` drives it.
  *
- * @since 0.2.0
+ * @since 0.1.0
  */
 import { readFileSync } from "node:fs"
 import * as Context from "effect/Context"
@@ -20,8 +20,9 @@ import * as HostFunctions from "./HostFunctions.ts"
 import type * as Asking from "./internal/asking.ts"
 import * as FakeWorker from "./internal/fakeWorker.ts"
 import * as FaultPlan from "./internal/faults.ts"
-import * as Handlers_ from "./internal/handlers.ts"
+import * as Functions from "./internal/handlers.ts"
 import type { Origin } from "./internal/origin.ts"
+import { quietSleep } from "./internal/quietSleep.ts"
 import * as Recorder from "./internal/recorder.ts"
 import * as Recording from "./internal/recording.ts"
 import * as Replayer from "./internal/replayer.ts"
@@ -33,7 +34,7 @@ import { type ExceptionInfo, type ExitKind, StartFailed, SynapseError } from "./
  * How a runtime without Python is run. Options that are not described here are those of `Synapse.layer`.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface Options<R = never, Self = Synapse.Synapse>
   extends Pick<
@@ -74,7 +75,7 @@ export interface Options<R = never, Self = Synapse.Synapse>
  * For which calls a fault is planned.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface FaultOptions {
   /** For how many calls. Default: 1, the next one. */
@@ -85,7 +86,7 @@ export interface FaultOptions {
  * How a worker's process ends.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface ExitOptions {
   /** Its exit code, where no signal ends it. */
@@ -104,7 +105,7 @@ export interface ExitOptions {
  * How a worker ends because of a call.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface CrashOptions extends FaultOptions, ExitOptions {
   /**
@@ -122,7 +123,7 @@ export interface CrashOptions extends FaultOptions, ExitOptions {
  * What a worker sends in place of an answer.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface GarbageOptions extends FaultOptions {
   /** Default: text, as of something that prints to the channel. */
@@ -138,7 +139,7 @@ export interface GarbageOptions extends FaultOptions {
  * For which starts of a worker a fault is planned.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface StartOptions {
   /** For how many starts. Default: 1, the next one. */
@@ -149,7 +150,7 @@ export interface StartOptions {
  * How a worker fails to start: its module raises, or its process ends.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface FailStartOptions extends StartOptions, ExitOptions {
   /** What the module raises while it is imported. Default, where no end of the process is given: a `ModuleNotFoundError`. */
@@ -160,7 +161,7 @@ export interface FailStartOptions extends StartOptions, ExitOptions {
  * A call that reached a worker.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export type Received = FaultPlan.Received
 
@@ -173,7 +174,7 @@ export type Received = FaultPlan.Received
  * takes one: the first that was planned for it and not taken yet. Calls that a worker refuses take none.
  *
  * @category services
- * @since 0.2.0
+ * @since 0.1.0
  */
 export class Faults extends Context.Service<
   Faults,
@@ -265,7 +266,7 @@ const startFaultOf = (options: FailStartOptions = {}): FaultPlan.StartFault => {
  * ```
  *
  * @category constructors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const makeFaults = (): Faults["Service"] => {
   const plan = new FaultPlan.Faults()
@@ -336,7 +337,7 @@ export const makeFaults = (): Faults["Service"] => {
  * ```
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const crash = (method?: string, options?: CrashOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.crash(method, options))
@@ -346,7 +347,7 @@ export const crash = (method?: string, options?: CrashOptions): Effect.Effect<vo
  * it any more. Its place in the worker stays taken.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const hang = (method?: string, options?: FaultOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.hang(method, options))
@@ -355,7 +356,7 @@ export const hang = (method?: string, options?: FaultOptions): Effect.Effect<voi
  * The handler of the next call of a method is run after so long.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const delay = (
   method: string,
@@ -368,7 +369,7 @@ export const delay = (
  * is replaced, or with `DecodeFailed` where they are `within: "payload"`.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const garbage = (method?: string, options?: GarbageOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.garbage(method, options))
@@ -377,7 +378,7 @@ export const garbage = (method?: string, options?: GarbageOptions): Effect.Effec
  * The next worker that is started takes so long to load its module.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const slowStart = (duration: Duration.Input, options?: StartOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.slowStart(duration, options))
@@ -386,7 +387,7 @@ export const slowStart = (duration: Duration.Input, options?: StartOptions): Eff
  * The next worker that is started does not come up.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const failStart = (options?: FailStartOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.failStart(options))
@@ -395,7 +396,7 @@ export const failStart = (options?: FailStartOptions): Effect.Effect<void, never
  * Ends all workers that run now, whatever they are doing; with `SIGKILL`, unless told otherwise.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const kill = (options?: ExitOptions): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.kill(options))
@@ -409,7 +410,7 @@ export const kill = (options?: ExitOptions): Effect.Effect<void, never, Faults> 
  * `TestClock`, adjust the clock by two seconds before.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const leave = (reason?: string): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.leave(reason))
@@ -419,7 +420,7 @@ export const leave = (reason?: string): Effect.Effect<void, never, Faults> =>
  * silent for as long as `heartbeat` says fails them with `Unresponsive`.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const dropHeartbeat: Effect.Effect<void, never, Faults> = Faults.use((faults) => faults.dropHeartbeat)
 
@@ -427,7 +428,7 @@ export const dropHeartbeat: Effect.Effect<void, never, Faults> = Faults.use((fau
  * Forgets what was planned and has not happened.
  *
  * @category faults
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const clear: Effect.Effect<void, never, Faults> = Faults.use((faults) => faults.clear)
 
@@ -435,12 +436,12 @@ export const clear: Effect.Effect<void, never, Faults> = Faults.use((faults) => 
  * The calls that reached a worker, in order; one that was sent again is there twice.
  *
  * @category accessors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const received: Effect.Effect<ReadonlyArray<Received>, never, Faults> = Faults.use((faults) => faults.received)
 
 /**
- * Waits until so many calls of a method have reached a worker since the layer was built: before the clock is adjusted.
+ * Waits until so many calls of a method have reached a worker, those included that are answered: before the clock is adjusted.
  *
  * **Example** (A time-out under `TestClock`)
  *
@@ -462,7 +463,7 @@ export const received: Effect.Effect<ReadonlyArray<Received>, never, Faults> = F
  * ```
  *
  * @category accessors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const arrived = (method?: string, count?: number): Effect.Effect<void, never, Faults> =>
   Faults.use((faults) => faults.arrived(method, count))
@@ -496,7 +497,7 @@ const layerOf = <RX, R, Self>(
         find: () => Effect.succeed({ entrypoint: "testing", environment }),
         spawn: () =>
           FakeWorker.make({ pid: ++lastPid, module, faults: plan, isSynchronous: isSynchronous(synchronous) }),
-        sleep: Effect.sleep
+        sleep: quietSleep
       }
       const runtime = yield* Synapse.makeFor(
         { ...others, directory: environment.directory, polling: false, sharedMemory: false },
@@ -544,7 +545,7 @@ const layerOf = <RX, R, Self>(
  * ```
  *
  * @category layers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const layer = <
   Rpcs extends Rpc.Any,
@@ -576,7 +577,7 @@ export const layer = <
  * `SynapseError` with the reason `PythonException` or `HandlerFailed` arrives as it is.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 // biome-ignore lint/suspicious/noExplicitAny: the payload is what the handler takes it for
 export type Handler = (payload: any, headers: Readonly<Record<string, string>>) => unknown
@@ -585,7 +586,7 @@ export type Handler = (payload: any, headers: Readonly<Record<string, string>>) 
  * The services that functions need, of those that give effects and streams.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export type HandlersServices<Handlers extends Readonly<Record<string, Handler>>> = {
   [Name in keyof Handlers]: Services<ReturnType<Handlers[Name]>>
@@ -620,7 +621,7 @@ type StreamServices<Given> = unknown extends Given
  * ```
  *
  * @category layers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const layerHandlers = <
   const Handlers extends Readonly<Record<string, Handler>>,
@@ -630,20 +631,20 @@ export const layerHandlers = <
   handlers: Handlers,
   options?: Options<R, Self>
 ): Layer.Layer<Self | Faults, SynapseError, HandlersServices<Handlers> | Exclude<R, Self>> =>
-  layerOf(Handlers_.moduleOf<HandlersServices<Handlers>>(handlers), options) as never
+  layerOf(Functions.moduleOf<HandlersServices<Handlers>>(handlers), options) as never
 
 const notInHandler = Effect.die(
   new Error("This is for the handlers of Testing.layer and Testing.layerHandlers, and works while they answer a call")
 )
 
-const inHandler = <A, E>(use: (context: Handlers_.HandlerContext) => Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.flatMap(Handlers_.CurrentHandler, (context) => (context === undefined ? notInHandler : use(context)))
+const inHandler = <A, E>(use: (context: Functions.HandlerContext) => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.flatMap(Functions.CurrentHandler, (context) => (context === undefined ? notInHandler : use(context)))
 
 /**
  * Inside a handler: reports progress, as `synapse.context().progress(value)` does in Python.
  *
  * @category handlers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const progress = (value: unknown): Effect.Effect<void> =>
   inHandler(({ report }) => Effect.sync(() => report(value)))
@@ -652,7 +653,7 @@ export const progress = (value: unknown): Effect.Effect<void> =>
  * A host function did not give what a handler asked of it.
  *
  * @category errors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export type HostFailure = Asking.HostFailure
 
@@ -661,7 +662,7 @@ export type HostFailure = Asking.HostFailure
  * value are plain values, as MessagePack carries them.
  *
  * @category handlers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const callHost = (method: string, payload?: unknown): Effect.Effect<unknown, HostFailure> =>
   inHandler(({ ask }) => ask.call(method, payload ?? null))
@@ -670,7 +671,7 @@ export const callHost = (method: string, payload?: unknown): Effect.Effect<unkno
  * Inside a handler: the items of a host function that gives a stream, as `synapse.host.stream(method, ...)` has them in Python.
  *
  * @category handlers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const streamHost = (method: string, payload?: unknown): Stream.Stream<unknown, HostFailure> =>
   Stream.unwrap(inHandler(({ ask }) => Effect.succeed(ask.stream(method, payload ?? null))))
@@ -684,7 +685,7 @@ const whyOf = (error: unknown): string => (error instanceof Error ? error.messag
  * How a session is recorded.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface RecordOptions<Self = Synapse.Synapse> {
   /** The file, relative to the current directory. One that is there is written anew. */
@@ -721,7 +722,7 @@ export interface RecordOptions<Self = Synapse.Synapse> {
  * ```
  *
  * @category layers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const record = <Self = Synapse.Synapse>({
   file,
@@ -743,7 +744,7 @@ export const record = <Self = Synapse.Synapse>({
  * A call of a recording.
  *
  * @category models
- * @since 0.2.0
+ * @since 0.1.0
  */
 export interface Recorded {
   /** Its line in the file. */
@@ -756,7 +757,7 @@ export interface Recorded {
  * What has become of a recording that a runtime answers from.
  *
  * @category services
- * @since 0.2.0
+ * @since 0.1.0
  */
 export class Replay extends Context.Service<
   Replay,
@@ -771,7 +772,7 @@ export class Replay extends Context.Service<
  * The calls of the recording that nobody has made yet.
  *
  * @category accessors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const leftovers: Effect.Effect<ReadonlyArray<Recorded>, never, Replay> = Replay.use(({ leftovers }) => leftovers)
 
@@ -779,7 +780,7 @@ export const leftovers: Effect.Effect<ReadonlyArray<Recorded>, never, Replay> = 
  * Dies with an error that lists them when there are calls in the recording that nobody has made.
  *
  * @category accessors
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const assertReplayed: Effect.Effect<void, never, Replay> = Replay.use(({ file, leftovers }) =>
   Effect.flatMap(leftovers, (calls) => {
@@ -817,7 +818,7 @@ export const assertReplayed: Effect.Effect<void, never, Replay> = Replay.use(({ 
  * ```
  *
  * @category layers
- * @since 0.2.0
+ * @since 0.1.0
  */
 export const replay = <Self = Synapse.Synapse>(
   file: string,

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Schema } from "effect"
+import { Arbitrary, Effect, Exit, Schema } from "effect"
 import * as Envelope from "../src/Envelope.ts"
 import * as NdArray from "../src/NdArray.ts"
 import * as SchemaMsgpack from "../src/SchemaMsgpack.ts"
@@ -141,6 +141,32 @@ describe("NdArray", () => {
         [NdArray.schema(), [1, 2], "Expected an array (numpy.ndarray or array.array), got a list of 2"]
       ] as const
       for (const [schema, value, message] of cases) assert.strictEqual(yield* issueOf(schema, value), message)
+    })
+  )
+
+  it.effect("gives random arrays of its element type and shape", () =>
+    Effect.gen(function* () {
+      const schemas = [
+        NdArray.schema(),
+        NdArray.schema({ dtype: "bool" }),
+        NdArray.schema({ dtype: "uint64", ndim: 2 }),
+        NdArray.schema({ shape: [null, 3] }),
+        NdArray.Float32Array,
+        NdArray.BigInt64Array
+      ]
+      for (const schema of schemas) {
+        const samples = yield* Arbitrary.sampleEffect(Arbitrary.schema<Schema.Schema<unknown>>(schema), {
+          count: 20,
+          seed: 1
+        })
+        for (const value of samples) {
+          assert.isTrue(Schema.is(schema as Schema.Schema<unknown>)(value))
+          assert.deepStrictEqual(
+            yield* SchemaMsgpack.decode(schema as Schema.Codec<unknown>)(overTheWire(value)),
+            value
+          )
+        }
+      }
     })
   )
 })

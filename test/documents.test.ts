@@ -1,7 +1,7 @@
 /**
  * Runs the examples of the documentation: every `ts` block of the pages and of the doc comments is type-checked and run
- * by Node, in a directory with the Python module that such examples call. A `py` block that names a file is written
- * there first; one that does not is run by Python. Where a `text` block follows, it is what the program prints.
+ * by Node, in a directory with the Python module that such examples call. A block that names a file is written
+ * there first; a `py` block that does not is run by Python. Where a `text` block follows, it is what the program prints.
  */
 import { execFile, execFileSync } from "node:child_process"
 import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -62,7 +62,8 @@ const write = (page: string, blocks: ReadonlyArray<Block>): ReadonlyArray<Exampl
   })
   const examples: Array<Example> = []
   for (const [index, { code, language, title }] of blocks.entries()) {
-    if (title !== undefined && language !== "ts") {
+    // Also an example with a name: others may import it.
+    if (title !== undefined) {
       mkdirSync(dirname(join(directory, title)), { recursive: true })
       writeFileSync(join(directory, title), code)
     }
@@ -100,6 +101,9 @@ describe("the documentation", () => {
     // What a first run says while it makes the environment is not part of the examples.
     const directory = join(root, "test/fixtures/documents/python")
     await Effect.runPromise(Effect.scoped(Layer.build(Synapse.layer({ directory, logs: "ignore" }))))
+    // The command of README.md, for the example that imports what it writes.
+    const command = [join(root, "dist/bin.js"), "generate", "./python", "-o", "python.gen.ts"]
+    await promisify(execFile)(process.execPath, command, { cwd: join(work, "README-md") })
   })
 
   it("has examples", () => {

@@ -1,14 +1,22 @@
 /** Runs the examples as a user does, and looks at what they print. Those with large dependencies are left to their users. */
 import { spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { NodeServices } from "@effect/platform-node"
+import { Effect } from "effect"
+import { Contract } from "effect-synapse"
 import { assert, describe, it } from "vitest"
+import { Bank } from "../examples/typed-contract/host.ts"
+import { describeModule } from "../src/internal/describeModule.ts"
+import { generateTypeScript } from "../src/internal/generateTypeScript.ts"
+import { pythonStubs } from "../src/internal/pythonStubs.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-const run = (name: string): Promise<{ readonly code: number | null; readonly output: string }> =>
+const run = (...args: ReadonlyArray<string>): Promise<{ readonly code: number | null; readonly output: string }> =>
   new Promise((resolve) => {
     let output = ""
-    const child = spawn(process.execPath, [`examples/${name}/app.ts`], { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
     for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (output += String(data)))
     child.on("close", (code) => resolve({ code, output }))
   })
@@ -50,13 +58,19 @@ const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "heights: mean 1.70, deviation 0.10\n3 values\n",
     "heights is gone",
     "0 objects are held"
+  ],
+  "typed-contract": [
+    "26 EUR, sent to Storgatan 1\n50.62 SEK\nonly 2 of cup left\n",
+    "(at $.lines[0].count)",
+    "the order is packed\nthe order is sent\nthe order is there\n",
+    "`track.order`: TypeScript says string, Python says int (main.py:71)"
   ]
 }
 
 describe.concurrent("examples", () => {
   for (const [name, texts] of Object.entries(printed)) {
     it(`${name} prints what it says`, async () => {
-      const { code, output } = await run(name)
+      const { code, output } = await run(`examples/${name}/app.ts`)
       assert.strictEqual(code, 0, output)
       for (const text of texts) {
         if (typeof text === "string") assert.include(output, text)
@@ -64,4 +78,21 @@ describe.concurrent("examples", () => {
       }
     })
   }
+
+  it("typed-contract has generated files that are up to date", async () => {
+    const directory = "examples/typed-contract"
+    const contract = await Effect.runPromise(
+      describeModule({ directory: `${root}${directory}/python`, logs: "ignore" }).pipe(
+        Effect.provide(NodeServices.layer)
+      )
+    )
+    const command = `npx effect-synapse generate ${directory}/python -o ${directory}/python.gen.ts`
+    const { source } = generateTypeScript(contract, { command })
+    assert.strictEqual(source, readFileSync(`${root}${directory}/python.gen.ts`, "utf8"))
+    const stubs = pythonStubs({
+      command: `npx effect-synapse stubs ${directory}/host.ts -o ${directory}/python/host.py --host Bank`,
+      host: Contract.fromGroup(Bank)
+    }).source
+    assert.strictEqual(stubs, readFileSync(`${root}${directory}/python/host.py`, "utf8"))
+  })
 })

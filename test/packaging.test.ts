@@ -29,6 +29,18 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
+/** The tarball and the packages that it needs, as they are tested. */
+const dependencies = (): Readonly<Record<string, string>> => {
+  const { devDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+    readonly devDependencies: Readonly<Record<string, string>>
+  }
+  const names = ["effect", "@effect/platform-node", "@effect/platform-node-shared"]
+  return Object.fromEntries([
+    ["effect-synapse", `file:${tarball}`],
+    ...names.map((name) => [name, devDependencies[name]!] as const)
+  ])
+}
+
 describe("the package", () => {
   it("holds the build, the sources and the Python runtime, and nothing else", () => {
     const paths = packed.files.map(({ path }) => path)
@@ -59,22 +71,7 @@ describe("the package", () => {
   it("installs into an empty app that then calls Python, and keeps its internals to itself", async () => {
     const app = join(directory, "app")
     await mkdir(join(app, "python"), { recursive: true })
-    const own = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
-      readonly devDependencies: Readonly<Record<string, string>>
-    }
-    const version = (name: string) => own.devDependencies[name]!
-    writeFileSync(
-      join(app, "package.json"),
-      JSON.stringify({
-        type: "module",
-        dependencies: {
-          "effect-synapse": `file:${tarball}`,
-          effect: version("effect"),
-          "@effect/platform-node": version("@effect/platform-node"),
-          "@effect/platform-node-shared": version("@effect/platform-node-shared")
-        }
-      })
-    )
+    writeFileSync(join(app, "package.json"), JSON.stringify({ type: "module", dependencies: dependencies() }))
     writeFileSync(
       join(app, "python/main.py"),
       "import synapse\n\n@synapse.handler\ndef greet(name: str) -> str:\n    return f'Hello, {name}!'\n"
@@ -99,5 +96,25 @@ program.pipe(Effect.provide(Synapse.layer({ directory: "./python" })), NodeRunti
     await run("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline"], app)
     const { stdout } = await run(process.execPath, ["app.ts"], app)
     assert.deepStrictEqual(stdout.trim().split("\n").slice(-3), ["Hello, app!", "function", "closed"])
+  })
+  it("brings a command that writes an app which runs at once", async () => {
+    const app = join(directory, "new-app")
+    await mkdir(app)
+    writeFileSync(join(app, "package.json"), JSON.stringify({ dependencies: dependencies() }))
+    await run("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline"], app)
+    const { stdout: written } = await run("npx", ["effect-synapse", "init"], app)
+    assert.include(written, "wrote   app.mts")
+    await run(join(root, "node_modules/.bin/tsc"), ["-p", "."], app)
+    const { stdout } = await run("npm", ["start", "--silent"], app)
+    const printed = [
+      "Hello, Ada!",
+      "3",
+      "2",
+      "1",
+      "refused: `greet` failed with NameMissing: There is nobody to greet."
+    ]
+    assert.deepStrictEqual(stdout.trim().split("\n").slice(-5), printed)
+    const called = await run("npx", ["effect-synapse", "call", "./python", "greet", "name=Alan"], app)
+    assert.strictEqual(called.stdout, '"Hello, Alan!"\n')
   })
 })

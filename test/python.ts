@@ -11,6 +11,17 @@ import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("../python/", import.meta.url))
 const requirements = join(root, "dev-requirements.txt")
+/** Modules made of a contract, with what implements them. */
+const stubs = "../test/fixtures/contract"
+const stubModules = [
+  "--config-file",
+  "pyproject.toml",
+  "--follow-imports",
+  "silent",
+  `${stubs}/contract.py`,
+  `${stubs}/layout.py`,
+  `${stubs}/main.py`
+]
 const supported = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 class Failed extends Error {}
@@ -52,7 +63,7 @@ const interpreters = (): ReadonlyMap<string, string> => {
   const candidates = [
     "python3",
     ...(existsSync(pyenv) ? readdirSync(pyenv).map((version) => join(pyenv, version, "bin", "python3")) : []),
-    ...supported.map((version) => `python${version}`)
+    ...[supported[0]!, supported.at(-1)!].map((version) => `python${version}`)
   ]
   const found = new Map<string, string>()
   for (const candidate of candidates) {
@@ -103,7 +114,17 @@ switch (process.argv[2]) {
       ruffAndMypy([
         ["ruff", "format", "--check", "."],
         ["ruff", "check", "."],
-        ["mypy", "--strict", "src"]
+        ["mypy", "--strict", "src"],
+        // What is made of contracts is clean under the defaults of others, and under the oldest and the newest Python.
+        ["ruff", "format", "--isolated", "--check", stubs],
+        ["ruff", "check", "--isolated", "--config", `src = ["${stubs}"]`, stubs],
+        ...[supported[0]!, supported.at(-1)!].map((version) => [
+          "mypy",
+          "--strict",
+          "--python-version",
+          version,
+          ...stubModules
+        ])
       ])
     )
     break

@@ -463,6 +463,9 @@ describe("faults", () => {
       yield* Testing.garbage("embed", { within: "payload" })
       assert.deepInclude(yield* reason(embed("hi")), { _tag: "DecodeFailed", side: "typescript" })
       assert.deepStrictEqual(yield* embed("hi"), [2, 0.5])
+      yield* Testing.garbage("chat", { within: "payload" })
+      const items = yield* reason(Stream.runDrain(Synapse.stream(Schema.String, { prompt: "hi" }, { method: "chat" })))
+      assert.deepInclude(items, { _tag: "DecodeFailed", side: "typescript" })
       yield* Testing.garbage("embed")
       const broken = yield* reason(embed("hi"))
       assert.strictEqual(broken._tag, "ProtocolError")
@@ -545,6 +548,23 @@ describe("faults", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* Fiber.join(call), [2, 0.5])
       assert.strictEqual(new Set((yield* Testing.received).map(({ pid }) => pid)).size, 2)
+    }).pipe(withGroup())
+  )
+
+  it.effect("a worker that leaves waits for a call that hangs, for as long as its caller does", () =>
+    Effect.gen(function* () {
+      yield* TestClock.adjust("2 seconds")
+      yield* Testing.hang("embed")
+      const call = yield* Effect.forkChild(embed("hi"))
+      yield* Testing.arrived("embed")
+      yield* Testing.leave()
+      assert.deepStrictEqual(yield* embed("abc"), [3, 0.5])
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(call.pollUnsafe())
+      yield* Fiber.interrupt(call)
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.strictEqual((yield* Synapse.status).workers.length, 1)
     }).pipe(withGroup())
   )
 
@@ -644,14 +664,14 @@ describe("workers", () => {
           Array.from({ length: 4 }, () => quick),
           { concurrency: 4 }
         )
+      // Two faults, of which calls that are asked back take none.
       yield* Testing.hang("main")
+      yield* Testing.garbage("main", { within: "payload" })
       const hung = yield* Effect.forkChild(quick)
       yield* Testing.arrived("main", 81)
-      const answers = yield* Effect.all(
-        Array.from({ length: 12 }, () => quick),
-        { concurrency: 12 }
-      )
-      assert.strictEqual(answers.length, 12)
+      const calls = Array.from({ length: 12 }, () => Effect.exit(quick))
+      const exits = yield* Effect.all(calls, { concurrency: 12 })
+      assert.strictEqual(exits.filter(Exit.isFailure).length, 1)
       assert.isUndefined(hung.pollUnsafe())
       yield* Fiber.interrupt(hung)
     }).pipe(

@@ -5,6 +5,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import sys
 import typing
 import uuid
 from typing import Any
@@ -45,6 +46,21 @@ class Point:
     x: int
     y: float = 0.5
     tags: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Counted:
+    n: int
+    double: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.double = 2 * self.n
+
+
+@dataclasses.dataclass
+class Due:
+    at: typing.Annotated[dt.datetime, msgspec.Meta(tz=False)]
+    done: bool = False
 
 
 @dataclasses.dataclass
@@ -143,9 +159,16 @@ FITS: list[tuple[Any, Any, Any]] = [
     (typing.NewType("Id", int), 3, 3),
     (np.float32, 1.5, np.float32(1.5)),
     (np.int64, 3, np.int64(3)),
+    (np.bool_, True, np.bool_(True)),
+    (np.int8, -128, np.int8(-128)),
+    (Due, {"at": "2020-01-01T00:00:00"}, Due(dt.datetime(2020, 1, 1))),
+    (Counted, {"n": 2}, Counted(2)),
+    (list[Counted], [{"n": 2, "double": 9}], [Counted(2)]),
 ]
 
 FAILS: list[tuple[Any, Any, str, str]] = [
+    (np.int8, 128, "$", "Expected `int` <= 127"),
+    (np.uint8, -1, "$", "Expected `int` >= 0"),
     (int, "s", "$", "Expected `int`, got `str`"),
     (int, True, "$", "Expected `int`, got `bool`"),
     (int, 1.0, "$", "Expected `int`, got `float`"),
@@ -372,6 +395,25 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_before_any_call() -> N
         TypeError, match=r"handler `f`: its annotations cannot be resolved.*Nothing"
     ):
         binder(f, "f", choose())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no type statement")
+def test_a_named_type_may_be_within_itself(codec: Codec) -> None:
+    scope: dict[str, Any] = {}
+    exec("type Tree = int | list[Tree]", scope)
+
+    def whole(tree: Any, /) -> None: ...
+    def named(tree: Any, other: int) -> None: ...
+
+    for f in (whole, named):
+        f.__annotations__["tree"] = scope["Tree"]
+    bind = binder(whole, "f", codec)
+    assert bind(codec.encode([1, [2, []]])) == (([1, [2, []]],), None)
+    with pytest.raises(DecodeIssue):
+        bind(codec.encode([1, ["a"]]))
+    bind = binder(named, "f", codec)
+    with pytest.raises(DecodeIssue):
+        bind(codec.encode({"tree": [1, ["a"]], "other": 1}))
 
 
 def test_a_type_that_cannot_arrive_is_refused_before_any_call(codec: Codec) -> None:

@@ -429,6 +429,32 @@ def test_what_a_signal_handler_raises_does_not_end_the_worker(
     assert worker.value("main") == 1
 
 
+@pytest.mark.parametrize("error", ["ValueError('v')", "KeyboardInterrupt()"])
+def test_what_a_signal_handler_raises_after_a_slow_handler_does_not_end_the_worker(
+    start: Start, error: str
+) -> None:
+    worker = start(f"""
+        import signal, time
+        import synapse
+
+        def late(*_):
+            raise {error}
+
+        signal.signal(signal.SIGUSR1, late)
+
+        @synapse.handler
+        def main(seconds: float):
+            # Another thread takes over reading, and has it still when this one waits again.
+            time.sleep(seconds)
+            return 1
+    """)
+    assert worker.value("main", {"seconds": 0.1}) == 1
+    time.sleep(0.3)
+    os.kill(worker.process.pid, signal.SIGUSR1)
+    assert worker.next_log()["exception"]["type"] == error.partition("(")[0]
+    assert worker.value("main", {"seconds": 0}) == 1
+
+
 @pytest.mark.parametrize("end", ["end", "reset", "closed"])
 def test_a_channel_that_broke_is_the_end_of_the_host(end: str) -> None:
     ours, theirs = socket.socketpair()

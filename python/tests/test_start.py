@@ -119,6 +119,15 @@ def test_annotations_that_cannot_be_resolved_are_told(launch: Start, tmp_path: P
     assert failure["message"].startswith("handler `main`: its annotations cannot be resolved")
 
 
+def test_a_type_that_cannot_arrive_is_told_with_its_place(launch: Start, tmp_path: Path) -> None:
+    source = "import synapse\nclass Plain: ...\n@synapse.handler\ndef main(a: Plain, b): pass\n"
+    path = write(tmp_path, source)
+    assert hello_of(launch())["failure"]["message"] == (
+        "handler `main`: parameter `a`: `Plain` is not a type that can arrive: "
+        f"use a dataclass, or `Any` ({path}:3)"
+    )
+
+
 def test_annotations_may_name_what_comes_later(start: Start) -> None:
     worker = start("""
         from __future__ import annotations

@@ -132,7 +132,7 @@ export const hintFor = (output: string, input: BuildInput): string | undefined =
 }
 
 /** uv when it is wanted or, by itself, when it is there and knows the same index as pip. */
-const chooseUv = Effect.fnUntraced(function* (input: BuildInput) {
+export const chooseUv = Effect.fnUntraced(function* (input: BuildInput) {
   if (input.installer === "pip") return null
   const uv = (yield* findOnPath("uv"))[0]
   if (uv !== undefined) {
@@ -192,7 +192,8 @@ export const buildEnvironment = Effect.fnUntraced(function* (input: BuildInput) 
 
 const shownLines = 20
 
-const checkPinned = (loose: ReadonlyArray<string>): Effect.Effect<void, SynapseError> => {
+/** Refuses what a strict install does. */
+export const checkPinned = (loose: ReadonlyArray<string>): Effect.Effect<void, SynapseError> => {
   if (loose.length === 0) return Effect.void
   const more = loose.length > shownLines ? [`and ${loose.length - shownLines} more`] : []
   return Effect.fail(
@@ -226,7 +227,7 @@ const writeStrictOptions = Effect.fnUntraced(function* (input: BuildInput) {
 })
 
 /** The variables that installers see: those of this process, or under `strict` none that leads them elsewhere. */
-const installerVariables = (host: Host, input: BuildInput): Record<string, string | undefined> => {
+export const installerVariables = (host: Host, input: BuildInput): Record<string, string | undefined> => {
   const { url } = input.index
   const chosen = url === undefined ? {} : { PIP_INDEX_URL: url, UV_DEFAULT_INDEX: url }
   if (!input.strict) return { ...host.env, ...chosen }

@@ -145,11 +145,12 @@ export const makeSearch = Effect.fnUntraced(function* (directory: string, cacheD
 const outputLimit = 64 * 1024
 
 /** Runs a command to its end. Fails with a sentence when it cannot be run or does not end. */
-const capture = Effect.fnUntraced(function* (
+export const capture = Effect.fnUntraced(function* (
   command: string,
   args: ReadonlyArray<string>,
   cwd: string,
-  env?: Record<string, string>
+  env?: Record<string, string | undefined>,
+  timeoutSeconds = 30
 ) {
   const spawner = yield* ChildProcessSpawner
   const text = (stream: Stream.Stream<Uint8Array, unknown>) =>
@@ -180,7 +181,10 @@ const capture = Effect.fnUntraced(function* (
     // Node throws some of what keeps a process from starting.
     Effect.catchDefect((defect) => Effect.fail(whyOf(defect))),
     // Generous: a machine under load, or a virus scanner that sees this interpreter for the first time.
-    Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.fail("did not answer within 30 seconds") })
+    Effect.timeoutOrElse({
+      duration: `${timeoutSeconds} seconds`,
+      orElse: () => Effect.fail(`did not answer within ${timeoutSeconds} seconds`)
+    })
   )
 })
 
@@ -459,6 +463,34 @@ const searchOnce = Effect.fnUntraced(function* (wanted: Wanted, search: Search, 
     }
   }
   return { _tag: "none", tried } as Searched
+})
+
+/** @internal */
+export interface Candidate {
+  readonly file: string
+  /** What it is; nothing where it is no interpreter that works. */
+  readonly facts: Facts | undefined
+  /** Why it is not used. */
+  readonly refused: string | undefined
+}
+
+/** Every interpreter that a search would look at, in its order, and what each is. */
+export const allInterpreters = Effect.fnUntraced(function* (wanted: Wanted, search: Search) {
+  const candidates = new Map<string, Candidate>()
+  for (const finder of findersOf(yield* Host, wanted)) {
+    for (const found of yield* findOnPath(finder.command)) {
+      const file = finder.ask === undefined ? found : yield* ask(found, finder.ask, search)
+      if (file === undefined || candidates.has(file)) continue
+      const probed = yield* probe(file, search, true)
+      candidates.set(
+        file,
+        Result.isSuccess(probed)
+          ? { file, facts: probed.success, refused: check(probed.success, wanted) }
+          : { file, facts: undefined, refused: probed.failure }
+      )
+    }
+  }
+  return [...candidates.values()] as ReadonlyArray<Candidate>
 })
 
 interface Finder {

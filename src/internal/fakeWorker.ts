@@ -33,6 +33,7 @@ import {
   postEnd,
   Refused,
   type RequestEnd,
+  succeeded,
   unsupported
 } from "./requestEnd.ts"
 import * as Serving from "./serving.ts"
@@ -68,16 +69,21 @@ interface Call {
   readonly id: number
   readonly method: string
   readonly takesTurns: boolean
-  readonly fault: Fault | undefined
+  /** Taken when it starts: a call that is asked back before leaves it to another. */
+  fault: Fault | undefined
   readonly outlet: Outlet | undefined
   readonly run: (call: Call) => Effect.Effect<RequestEnd>
   fiber: Fiber.Fiber<RequestEnd> | undefined
+  /** Items of a stream that were sent. */
+  items: number
   /** It is not answered, whatever happens. */
   hangs: boolean
 }
 
 const { Kind } = Envelope
 const maxFrame = 0xffff_ffff
+/** What an array of one item begins with. */
+const arrayOfOne = 0x91
 
 /** Starts a fake worker; closing the scope interrupts its handlers. */
 export const make = Effect.fnUntraced(function* (
@@ -100,6 +106,7 @@ export const make = Effect.fnUntraced(function* (
   let stderr = ""
   let isOver = false
   let isLeaving = false
+  let isShutDown = false
   let dropsHeartbeat = false
 
   const send = (bytes: Uint8Array): void => {
@@ -148,7 +155,8 @@ export const make = Effect.fnUntraced(function* (
 
   const leaveWhenDone = (): void => {
     if (!isLeaving || isOver) return
-    for (const { hangs } of calls.values()) if (!hangs) return
+    // Whoever shuts it down does not have to wait for what will never end.
+    for (const { hangs } of calls.values()) if (!hangs || !isShutDown) return
     exit(left)
   }
 
@@ -200,7 +208,6 @@ export const make = Effect.fnUntraced(function* (
       postEnd(post, id, refusal)
       return refusal === closed ? undefined : arrive()
     }
-    const fault = faults.take(method)
     const outlet = isStream
       ? new Outlet({ id, granted: stream, post, encoder, maxFrameSize: maxOf(welcome) })
       : undefined
@@ -221,11 +228,12 @@ export const make = Effect.fnUntraced(function* (
       id,
       method,
       takesTurns: !isStream && isSynchronous(method),
-      fault,
+      fault: undefined,
       outlet,
       // Where progress extends the deadline, the host keeps it.
       run: (call) => withFault(call, within(meta.ceiling === undefined ? deadline : undefined, handle)),
       fiber: undefined,
+      items: 0,
       hangs: false
     }
     calls.set(id, call)
@@ -241,6 +249,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const start = (call: Call): void => {
+    call.fault = faults.take(call.method)
     call.fiber = run(call.run(call), (exit) => {
       if (calls.get(call.id) !== call) return
       calls.delete(call.id)
@@ -268,7 +277,9 @@ export const make = Effect.fnUntraced(function* (
     }
     if (fault?._tag === "Garbage") {
       if (fault.within === "channel") return send(fault.bytes)
-      return post({ kind: Kind.Success, id: call.id, payloadBytes: fault.bytes })
+      if (call.outlet === undefined) return post({ kind: Kind.Success, id: call.id, payloadBytes: fault.bytes })
+      post({ kind: Kind.Chunk, id: call.id, payloadBytes: Uint8Array.of(arrayOfOne, ...fault.bytes) })
+      return postEnd(post, call.id, succeeded(null))
     }
     postEnd(post, call.id, end)
   }
@@ -296,19 +307,17 @@ export const make = Effect.fnUntraced(function* (
       const { fault, outlet } = call
       if (outlet === undefined) return Effect.void
       if (fault?._tag !== "Crash" || fault.afterItems === undefined) return outlet.send(items)
-      const left = fault.afterItems - sent(call)
-      sentItems.set(call, sent(call) + items.length)
-      if (items.length < left) return outlet.send(items)
-      return Effect.andThen(
-        outlet.send(items.slice(0, left)),
-        Effect.andThen(
-          Effect.sync(() => exit(fault.exit)),
-          Effect.never
-        )
-      )
+      const room = fault.afterItems - call.items
+      call.items += items.length
+      if (items.length < room) return outlet.send(items)
+      return Effect.andThen(outlet.send(items.slice(0, room)), crash(fault.exit))
     }
-  const sentItems = new WeakMap<Call, number>()
-  const sent = (call: Call): number => sentItems.get(call) ?? 0
+
+  const crash = (how: HowToExit): Effect.Effect<never> =>
+    Effect.andThen(
+      Effect.sync(() => exit(how)),
+      Effect.never
+    )
 
   const withFault = (call: Call, handle: Effect.Effect<RequestEnd>): Effect.Effect<RequestEnd> => {
     const { fault } = call
@@ -322,14 +331,9 @@ export const make = Effect.fnUntraced(function* (
         return Effect.andThen(Effect.sleep(fault.duration), handle)
       case "Garbage":
         return Effect.succeed(interrupted)
-      case "Crash": {
+      case "Crash":
         if (fault.afterItems !== undefined) return handle
-        const crash = Effect.andThen(
-          Effect.sync(() => exit(fault.exit)),
-          Effect.never
-        )
-        return Effect.andThen(Effect.sleep(fault.after), fault.at === "request" ? crash : handle)
-      }
+        return Effect.andThen(Effect.sleep(fault.after), fault.at === "request" ? crash(fault.exit) : handle)
     }
   }
 
@@ -370,7 +374,7 @@ export const make = Effect.fnUntraced(function* (
         if (!dropsHeartbeat) post({ kind: Kind.Pong, id: frame.id })
         return
       case Kind.Shutdown:
-        isLeaving = true
+        isLeaving = isShutDown = true
         return leaveWhenDone()
       default:
         asking.answered(frame)

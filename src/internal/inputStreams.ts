@@ -10,6 +10,7 @@ import type * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Stream from "effect/Stream"
 import * as SchemaMsgpack from "../SchemaMsgpack.ts"
+import { contractAnnotation, type Described } from "./contractAnnotation.ts"
 import { Encoder } from "./msgpackEncoder.ts"
 import type { Outlet } from "./outlet.ts"
 import { failed, Refused, type RequestEnd, succeeded, textOf } from "./requestEnd.ts"
@@ -138,6 +139,7 @@ export const StreamOf = <A, E>(item: Schema.Codec<A, E>): Schema.Codec<Stream.St
   const decode = SchemaMsgpack.decode(item)
   return Schema.declare((u): u is Stream.Stream<A, unknown> => Stream.isStream(u), {
     expected: "a Stream",
+    [contractAnnotation]: { streamOf: item } satisfies Described,
     toCodecJson: () =>
       Schema.link<Stream.Stream<A, unknown>>()(
         EncodedStream,

@@ -1,6 +1,7 @@
 /** Options that cannot work are refused by name, before anything is started with them. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import type { EnvironmentSettings } from "../PythonEnvironment.ts"
 import type { HeartbeatOptions, SynapseOptions as Options, SharedMemoryOptions, Workers } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
@@ -40,6 +41,7 @@ const durations: ReadonlyArray<readonly [string, (options: SynapseOptions) => Du
 
 const choices: ReadonlyArray<readonly [string, (options: SynapseOptions) => unknown, ReadonlyArray<unknown>]> = [
   ["evaluate", ({ evaluate }) => evaluate, [true, false]],
+  ["contract", ({ contract }) => contract, ["check", "warn", "off"]],
   ["oneShot", ({ oneShot }) => oneShot, [true, false]],
   ["sharedMemory.inPlace", ({ sharedMemory }) => sharing(sharedMemory)?.inPlace, [true, false]],
   ["limits.memoryBy", ({ limits }) => limits?.memoryBy, ["watch", "rlimit", "cgroup"]],
@@ -153,7 +155,10 @@ const wrongOption = (options: SynapseOptions): string | undefined => {
   if (paths !== undefined && !(Array.isArray(paths) && paths.every((path) => typeof path === "string"))) {
     return `The option \`watch.paths\` is ${JSON.stringify(paths)}, not a list of paths`
   }
-  const { host, polling, sharedMemory } = options
+  const { group, host, polling, sharedMemory } = options
+  if (group !== undefined && !(Predicate.hasProperty(group, "requests") && group.requests instanceof Map)) {
+    return "The option `group` is not an RpcGroup: give what RpcGroup.make returns"
+  }
   if (polling !== undefined && polling !== false && !(toMillis(polling) >= 0 && toMillis(polling) <= 1)) {
     return `The option \`polling\` is ${shown(polling)}, not false or a duration of at most a millisecond, such as "50 micros"`
   }

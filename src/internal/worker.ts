@@ -10,6 +10,7 @@ import type { Limits, SynapseOptions, WarmUp } from "../Synapse.ts"
 import { StartFailed, SynapseError } from "../SynapseError.ts"
 import { failureOfFrame } from "./answer.ts"
 import type { Commons } from "./commons.ts"
+import { makeContractCheck } from "./contractCheck.ts"
 import { workerEnvironment } from "./environmentVariables.ts"
 import type { Logs } from "./logs.ts"
 import type { Origin } from "./origin.ts"
@@ -31,12 +32,14 @@ export interface Shared {
   /** Memory that all of them have mapped, where that is wanted. */
   readonly commons: Commons | undefined
   readonly origin: Origin
+  /** Whether they describe their handlers when they say hello. Default: where that is compared with something. */
+  readonly describe?: boolean | undefined
 }
 
 /** Makes what starts a worker; the scope owns it. `onChange` is that of the pool. */
 export const makeStartWorker = <R>(
   options: SynapseOptions<R>,
-  { commons, host, logs, origin }: Shared
+  { commons, describe, host, logs, origin }: Shared
 ): ((module: Module, onChange: () => void) => Effect.Effect<Connection.Connection, SynapseError, Scope.Scope>) => {
   const maxFrameSize = options.maxFrameSize ?? Envelope.defaultMaxFrameSize
   const maxOpenCalls = options.limits?.openCalls ?? defaultOpenCalls
@@ -53,6 +56,7 @@ export const makeStartWorker = <R>(
   }
 
   const sharing = sharedMemoryOf(options.sharedMemory)
+  const check = makeContractCheck(options)
 
   return Effect.fnUntraced(function* ({ entrypoint, environment }, onChange) {
     // Before the process, and so until it is gone.
@@ -62,6 +66,7 @@ export const makeStartWorker = <R>(
       python: environment.python,
       directory: environment.directory,
       entrypoint,
+      describe: describe === true || check !== undefined,
       limits: options.limits,
       memory: memory?.descriptors,
       onLine: (line) => logs.line(worker.pid, line)
@@ -80,6 +85,7 @@ export const makeStartWorker = <R>(
       onChange,
       onBusy: worker.setKeepAlive
     }).pipe(
+      Effect.tap(({ hello }) => (check === undefined ? Effect.void : check(hello))),
       Effect.tap((connection) => {
         if (options.warmUp === undefined) return Effect.void
         isLoaded = true

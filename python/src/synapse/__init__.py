@@ -12,8 +12,9 @@
 handlers, `on_start` and `on_stop` are run at both ends of the life of a worker, and `background`
 runs a function at intervals in between; `replace_me` asks for another worker. A `Handle` is an
 object that TypeScript holds, `empty` makes an array that is returned without a copy, and `stats`
-says in numbers what goes on. The module can be imported
-anywhere: without a worker around it, decorated functions are plain functions.
+says in numbers what goes on. `Int64` annotates an integer that TypeScript takes as a bigint. The
+module can be imported anywhere: without a worker around it, decorated functions are plain
+functions.
 
 A `Server` is a plain Python program whose endpoints are called over a network, by TypeScript and by
 a `Client` or an `AsyncClient`.
@@ -32,6 +33,7 @@ from synapse._handlers import handler
 from synapse._hooks import on_start, on_stop
 from synapse._host import host
 from synapse._incoming import Stream
+from synapse._integers import Int64
 from synapse._replace import replace_me
 from synapse._service import service
 from synapse._stats import stats
@@ -57,6 +59,7 @@ __all__ = [
     "Handle",
     "HostCallFailed",
     "HostError",
+    "Int64",
     "Peer",
     "RemoteProcedureCall",
     "Server",

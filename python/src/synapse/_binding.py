@@ -11,6 +11,7 @@ from collections.abc import Callable
 from inspect import Parameter
 from typing import Any, Final
 
+from synapse._annotations import resolved, routine_of, written
 from synapse._codec import Codec, DecodeIssue, MsgspecCodec, apply
 from synapse._constraints import refuse_unchecked
 from synapse._convert import Converter, converter, wire_name
@@ -53,23 +54,24 @@ class _Unfit(TypeError):
 
 
 def hints_of(function: Any, name: str) -> dict[str, Any]:
-    target = inspect.unwrap(function)
-    while hasattr(target, "func") and hasattr(target, "keywords"):
-        target = inspect.unwrap(target.func)
-    if not inspect.isroutine(target):
-        target = type(target).__call__
-    annotations = {k: v for k, v in getattr(target, "__annotations__", {}).items() if k != "return"}
+    """The annotations of the parameters of a handler.
+
+    Raises:
+        TypeError: One cannot be resolved.
+    """
+    target = routine_of(function)
+    annotations = {k: v for k, v in written(target).items() if k != "return"}
     if not annotations:
         return {}
     try:
         # The return type is not looked at: it may name what exists for type checkers only.
-        holder = types.SimpleNamespace(__annotations__=annotations)
-        return typing.get_type_hints(holder, target.__globals__, include_extras=True)
+        return resolved(annotations, target, target.__globals__)
     except Exception as error:
         raise TypeError(f"handler `{name}`: its annotations cannot be resolved: {error}") from error
 
 
 def takes_all(parameter: Parameter, annotation: Any) -> bool:
+    """Whether the only parameter of a handler receives the payload as a whole."""
     if parameter.kind is Parameter.VAR_KEYWORD:
         return False
     if parameter.kind is Parameter.POSITIONAL_ONLY or parameter.annotation is Parameter.empty:

@@ -28,6 +28,8 @@ BATCH_SECONDS: Final = 0.00004
 # Arguments of `recv_into`: as much as fits, and without waiting.
 _ALL: Final = (0,)
 _NOT_WAITING: Final = (getattr(socket, "MSG_DONTWAIT", 0),)
+# That of `acquire`.
+_WAITING: Final = (True,)
 
 
 # What a socket says that will not work again.
@@ -70,10 +72,14 @@ def _is_end(error: BaseException) -> bool:
             raise error
         if error.errno in _BROKEN:
             return True
+    _log_raised(error)
+    return False
+
+
+def _log_raised(error: BaseException) -> None:
     logging.getLogger("synapse").error(
         "A signal handler raised while the worker waited for the host", exc_info=error
     )
-    return False
 
 
 class HostGone(Exception):
@@ -97,6 +103,17 @@ class Reading:
             return False
         self._owner = threading.get_ident()
         return True
+
+    def wait(self) -> None:
+        """`acquire`, whatever a signal handler of the module raises meanwhile: that is logged."""
+        acquired: list[bool] = []
+        while not acquired:
+            try:
+                # In one step, as bytes are received.
+                acquired.extend(map(self._lock.acquire, _WAITING))
+            except BaseException as error:
+                _log_raised(error)
+        self._owner = threading.get_ident()
 
     def release(self) -> None:
         self._owner = None

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from synapse import _arrays, _arrow, _msgpack
 from synapse._convert import Converter, ConvertIssue, converter, dec_hook, split_path
-from synapse._defaults import has_plain_defaults
+from synapse._defaults import is_made_otherwise
 from synapse._encode import EncodeIssue, Offer, plain, reduce
 from synapse._frames import Buffer, Payload
 from synapse._msgpack import MAX_DEPTH, Extension
@@ -319,11 +319,14 @@ class MsgspecCodec:
         """A decoder with msgspec's own errors; raises `TypeError` for a type that msgspec does not
         take, or makes without some of its values.
         """
-        if has_plain_defaults(annotation):
-            raise TypeError("a dataclass whose defaults would stay on the class")
-        decode: Decode = self._msgspec.msgpack.Decoder(
-            annotation, dec_hook=dec_hook, ext_hook=to_extension
-        ).decode
+        if is_made_otherwise(annotation):
+            raise TypeError("a dataclass that would not be as it is written")
+        try:
+            decode: Decode = self._msgspec.msgpack.Decoder(
+                annotation, dec_hook=dec_hook, ext_hook=to_extension
+            ).decode
+        except RecursionError:
+            raise TypeError("a named type that is within itself") from None
         return decode
 
     @staticmethod

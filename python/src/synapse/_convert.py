@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from synapse import _arrow, _isoformat
 from synapse._encode import key_path
+from synapse._integers import Range
 
 
 class ConvertIssue(Exception):
@@ -97,14 +98,14 @@ def _make(annotation: Any) -> Converter:
     if isinstance(annotation, typing.TypeVar):
         return converter(annotation.__bound__ or Any)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if type(annotation).__name__ == "TypeAliasType":
-        return converter(annotation.__value__)
-    if type(origin).__name__ == "TypeAliasType":
-        return converter(origin.__value__[arguments])
+    if "TypeAliasType" in (type(annotation).__name__, type(origin).__name__):
+        return _named(annotation, origin, arguments)
     if origin is typing.Annotated:
-        return (
-            _validated(annotation) if _has_constraints(arguments[1:]) else converter(arguments[0])
-        )
+        if _has_constraints(arguments[1:]):
+            return _validated(annotation)
+        inner = converter(arguments[0])
+        ranges = [each for each in arguments[1:] if isinstance(each, Range)]
+        return _within(inner, ranges[0]) if ranges else inner
     if origin is typing.Literal:
         return _literal(arguments)
     if origin in (typing.Union, types.UnionType):
@@ -120,7 +121,24 @@ def _make(annotation: Any) -> Converter:
         if found is not None:
             return found
     name = getattr(annotation, "__qualname__", None) or str(annotation)
-    raise TypeError(f"`{name}` is not a type that can arrive")
+    raise TypeError(f"`{name}` is not a type that can arrive: use a dataclass, or `Any`")
+
+
+# Named types that are being looked at, which may be within themselves.
+_open: Final[set[Any]] = set()
+
+
+def _named(annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> Converter:
+    def inner() -> Converter:
+        return converter(origin.__value__[arguments] if arguments else annotation.__value__)
+
+    if annotation in _open:
+        return Converter(str(annotation), lambda value, path: inner().convert(value, path))
+    _open.add(annotation)
+    try:
+        return inner()
+    finally:
+        _open.discard(annotation)
 
 
 def _of_class(kind: type, annotation: Any, arguments: tuple[Any, ...]) -> Converter | None:
@@ -539,8 +557,15 @@ def _tabular(kind: Any, pyarrow: Any) -> Converter | None:
 def _numpy_scalar(kind: Any, numpy: Any) -> Converter:
     scalars = ((numpy.bool_, bool), (numpy.integer, int), (numpy.floating, float))
     for base, python in scalars:
-        if issubclass(kind, base) and kind is not base:
+        if issubclass(kind, base) and (kind is not base or python is bool):
             inner = converter(python)
+            if python is int:
+                try:
+                    info = numpy.iinfo(kind)
+                except ValueError:
+                    # One that others inherit from.
+                    break
+                inner = _within(inner, Range(int(info.min), int(info.max)))
             return _then(inner, kind)
     raise TypeError(f"`{kind.__qualname__}` is not a type that can arrive")
 
@@ -549,13 +574,26 @@ def _then(inner: Converter, make: Callable[[Any], Any]) -> Converter:
     return Converter(inner.expects, lambda value, path: make(inner.convert(value, path)))
 
 
+def _within(inner: Converter, bounds: Range) -> Converter:
+    def convert(value: Any, path: str) -> Any:
+        result = inner.convert(value, path)
+        if result < bounds.ge:
+            raise ConvertIssue(path, f"Expected `int` >= {bounds.ge}")
+        if result > bounds.le:
+            raise ConvertIssue(path, f"Expected `int` <= {bounds.le}")
+        return result
+
+    return Converter(inner.expects, convert)
+
+
 def _has_constraints(metadata: tuple[Any, ...]) -> bool:
     msgspec = sys.modules.get("msgspec")
     meta = getattr(msgspec, "Meta", ())
     return any(isinstance(each, meta) for each in metadata)
 
 
-_AS_THEY_ARE: Final = (bytes, bytearray, memoryview, dt.datetime)
+# Instants arrive as such; texts without a time zone are still to be read.
+_AS_THEY_ARE: Final = (bytes, bytearray, memoryview)
 
 
 def _validated(annotation: Any) -> Converter:

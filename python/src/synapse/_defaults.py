@@ -1,5 +1,7 @@
-"""Which types hold dataclasses whose defaults msgspec leaves on the class: instances that it
-decodes lack those attributes of their own, and its encoder then leaves them out.
+"""Which types hold dataclasses that msgspec would not make as they are written.
+
+It leaves defaults on the class: instances that it decodes lack those attributes of their own, and
+its encoder then leaves them out. And it wants the fields that `__init__` does not take.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ import typing
 from typing import Any
 
 
-def has_plain_defaults(annotation: Any) -> bool:
-    """Whether a dataclass with such a default is anywhere in the type."""
+def is_made_otherwise(annotation: Any) -> bool:
+    """Whether such a dataclass is anywhere in the type."""
     return _search(annotation, set())
 
 
@@ -23,7 +25,7 @@ def _search(annotation: Any, seen: set[int]) -> bool:
     kind = typing.get_origin(annotation) or annotation
     if not isinstance(kind, type):
         return False
-    if dataclasses.is_dataclass(kind) and _leaves_defaults(kind):
+    if dataclasses.is_dataclass(kind) and _differs(kind):
         return True
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
@@ -32,8 +34,11 @@ def _search(annotation: Any, seen: set[int]) -> bool:
     return any(_search(hint, seen) for hint in hints.values())
 
 
-def _leaves_defaults(kind: type) -> bool:
+def _differs(kind: type) -> bool:
+    fields = dataclasses.fields(kind)
+    if not all(field.init for field in fields):
+        return True
     # With slots every attribute is the instance's own.
     return not hasattr(kind, "__slots__") and any(
-        field.default is not dataclasses.MISSING for field in dataclasses.fields(kind)
+        field.default is not dataclasses.MISSING for field in fields
     )

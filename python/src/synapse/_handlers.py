@@ -52,7 +52,10 @@ class Handler:
         """
         from synapse._binding import binder
 
-        self.bind = binder(self.function, self.name, codec)
+        try:
+            self.bind = binder(self.function, self.name, codec)
+        except TypeError as error:
+            raise TypeError(f"{error} ({self.place})") from error.__cause__
 
 
 registry: Final[dict[str, Handler]] = {}
@@ -91,6 +94,9 @@ def handler(
     `TypedDict`, dataclass, msgspec `Struct` or pydantic model), receives all of it; so does a
     single positional-only parameter, whatever its type. Otherwise the keys of what was sent are
     bound to the parameters by name.
+
+    The annotations, `raises` and the docstring are the contract of the handler too: code of
+    TypeScript is compared with it, and generated from it.
 
     Args:
         function: The function, coroutine function or generator function.

@@ -27,16 +27,20 @@ from synapse._worker import Worker
 
 _MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SWITCH_SECONDS: Final = 0.001
+_CONTRACT: Final = "--contract"
 
 
 def run(arguments: list[str]) -> NoReturn:
-    """Be a worker for the module that the one argument names; the process ends here."""
+    """Be a worker for the module that the first argument names; the process ends here.
+
+    With the argument `--contract` after it, `Hello` carries the contract of the module.
+    """
     _life.claim_descriptors()
     _life.tie_to_host()
     _life.watch_crashes()
     _life.on_interrupt()
     _life.restore_signals_in_child()
-    entrypoint = _entrypoint(arguments)
+    entrypoint, with_contract = _asked(arguments)
     channel = _channel()
     memory = _memory(channel)
     broken: list[str] = []
@@ -73,7 +77,10 @@ def run(arguments: list[str]) -> NoReturn:
     worker = Worker(channel, codec, _handlers.registry, output, lifecycle, memory)
     worker.count()
     _life.on_terminate(worker.drain.go_away)
-    channel.send(make_frame(HELLO, 0, codec.encode(_hello(codec))))
+    hello = _hello(codec)
+    if with_contract:
+        hello["contract"] = _contract(codec, os.getcwd())
+    channel.send(make_frame(HELLO, 0, codec.encode(hello)))
     output.sender.open(channel)
     _replace.attach(worker.drain)
     worker.serve(early)
@@ -85,12 +92,14 @@ def _refuse(why: str) -> NoReturn:
     _life.leave_at_once(_life.EXIT_BAD_START)
 
 
-def _entrypoint(arguments: list[str]) -> str:
-    if len(arguments) != 1:
-        _refuse("expected one argument, the name of a module")
-    if _MODULE_NAME.fullmatch(arguments[0]) is None:
-        _refuse(f"{arguments[0]!r} is not the name of a module")
-    return arguments[0]
+def _asked(arguments: list[str]) -> tuple[str, bool]:
+    """The entrypoint, and whether the contract is wanted."""
+    entrypoint, *options = arguments or [""]
+    if not entrypoint or options not in ([], [_CONTRACT]):
+        _refuse(f"expected one argument, the name of a module, and {_CONTRACT} if that is wanted")
+    if _MODULE_NAME.fullmatch(entrypoint) is None:
+        _refuse(f"{entrypoint!r} is not the name of a module")
+    return entrypoint, bool(options)
 
 
 def _channel() -> Channel:
@@ -181,6 +190,19 @@ def _hello(codec: Codec) -> dict[str, Any]:
         "methods": list(map(_described, _handlers.registry.values())),
         "contract": None,
     }
+
+
+def _contract(codec: Codec, directory: str) -> dict[str, Any] | None:
+    # Only a worker that is asked for it needs what makes it.
+    from synapse._contract import describe
+
+    try:
+        contract = describe(_handlers.registry.values(), directory)
+        codec.encode(contract)
+    except Exception:
+        logging.getLogger("synapse").exception("the handlers cannot be described")
+        return None
+    return contract
 
 
 def _described(handler: Handler) -> dict[str, Any]:

@@ -296,7 +296,7 @@ class Worker:
             # `main_waits` second.
             if not ready and not due:
                 pace.busy = False
-                channel.reading.acquire()
+                channel.reading.wait()
                 try:
                     if not ready and not due:
                         read = channel.read if self.calls else channel.read_next
