@@ -39,6 +39,7 @@ import { maxWorkers, validateOptions, validateWorkers } from "./internal/options
 import * as Origin from "./internal/origin.ts"
 import { type Progress as InternalProgress, makeProgress } from "./internal/progress.ts"
 import { withProtocol } from "./internal/protocols.ts"
+import * as Remote from "./internal/remote.ts"
 import type * as Serving from "./internal/serving.ts"
 import { makeStream } from "./internal/streaming.ts"
 import * as Watching from "./internal/watching.ts"
@@ -276,6 +277,34 @@ export interface WatchOptions {
  * @since 0.1.0
  */
 export interface Limits extends InternalLimits {}
+
+/**
+ * The certificates of a client.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Tls extends Remote.Tls {}
+
+/**
+ * Which server {@link connect} connects to, and how. Options that are not described here are those of {@link layer}.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ConnectOptions<R = never>
+  extends Remote.Target,
+    Pick<
+      SynapseOptions<R>,
+      "callTimeout" | "disposeTimeout" | "heartbeat" | "logs" | "maxFrameSize" | "queue" | "restart"
+    > {
+  /** Functions that the handlers of a call may call: the `host` of {@link SynapseOptions}. Default: none. */
+  readonly hostFunctions?: HostFunctions.HostFunctions<R> | undefined
+  /** How many connections share the calls, 1 to 256. Default: 1. */
+  readonly connections?: number | undefined
+  /** How many calls one connection may have open at once. Default: 1024, as servers have it. */
+  readonly limits?: Pick<Limits, "openCalls"> | undefined
+}
 
 /**
  * A runtime at a moment.
@@ -585,6 +614,28 @@ export const makeFor = Effect.fnUntraced(function* <R, Self>(
   return runtime
 })
 
+/** A server may take a while to come back. */
+const connectRestart: WorkerPool.RestartOptions = { max: 30, window: "1 minute", resetAfter: "1 minute" }
+
+const connectFor = <R, Self>(
+  { connections, host, hostFunctions, ...options }: ConnectOptions<R>,
+  key: Context.Service<Self, Runtime> | undefined
+): Effect.Effect<Runtime, SynapseError, Scope.Scope | R> =>
+  makeFor(
+    {
+      ...options,
+      host: hostFunctions,
+      restart: { ...connectRestart, ...options.restart },
+      workers: connections,
+      directory: Remote.describe({ ...options, host }),
+      polling: false,
+      sharedMemory: false
+    },
+    key,
+    Remote.origin({ ...options, host })
+    // The services of Node are for what an origin may find and start, and this one does neither.
+  ) as Effect.Effect<Runtime, SynapseError, Scope.Scope | R>
+
 const sizeOf = (workers: Workers = 1): WorkerPool.Size => {
   const { idleTimeToLive, max, min } = typeof workers === "object" ? workers : { max: workers }
   const most = max === "cpus" ? Math.min(availableParallelism(), maxWorkers) : max
@@ -684,6 +735,8 @@ export interface ServiceClass<Self, Id extends string> extends Context.ServiceCl
   readonly layerConfig: (
     config?: Config.Wrap<SynapseOptions> | undefined
   ) => Layer.Layer<Self, SynapseError | Config.ConfigError>
+  /** @see {@link connect} */
+  readonly connect: <R = never>(options?: ConnectOptions<R>) => Layer.Layer<Self, SynapseError, Exclude<R, Self>>
   /** @see {@link call} */
   readonly call: Call<Self>
   /** @see {@link stream} */
@@ -760,6 +813,7 @@ export const Service =
     return Object.assign(key, functions, {
       layer,
       layerNoPlatform,
+      connect: ((options = {}) => Layer.effect(key, connectFor(options, key))) as ServiceClass<Self, Id>["connect"],
       layerConfig: (config: Config.Wrap<SynapseOptions> = environmentConfig) =>
         Layer.unwrap(Effect.map(Config.unwrap(config), layer))
     })
@@ -1084,6 +1138,38 @@ export const layerNoPlatform: <R = never>(
   SynapseError,
   Exclude<R, Synapse> | ChildProcessSpawner.ChildProcessSpawner | FileSystem.FileSystem | Path.Path
 > = Synapse.layerNoPlatform
+
+/**
+ * A runtime whose workers are connections to a server: a Python program with a `synapse.Server`, on this machine or another one.
+ *
+ * **Details**
+ *
+ * It is the service that {@link layer} makes, with the same calls, streams, host functions and errors. Building it fails with
+ * `StartFailed` of the kind `"connect"` where there is no connection, and of the kind `"token"` where the token is not the right one.
+ * A connection that is lost is made anew under the budget of `restart`, 30 failures a minute by default; calls that were
+ * open there fail with `WorkerExited` of the kind `"disconnected"`, or are sent again where they are `idempotent`. Closing the scope
+ * disconnects, and the server goes on.
+ *
+ * A server that does not answer for two intervals of `heartbeat` counts as lost. What is about processes is not there: memory is not
+ * shared, `Synapse.evaluate` is not allowed, `reload` connects anew.
+ *
+ * **Example** (A server of a namespace)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const ServerLive = Synapse.connect({ namespace: "example.weather", callTimeout: "10 seconds" })
+ *
+ * const forecast = Synapse.call(Schema.String, { city: "Oslo" }, { method: "forecast" }).pipe(Effect.provide(ServerLive))
+ * ```
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const connect: <R = never>(
+  options?: ConnectOptions<R>
+) => Layer.Layer<Synapse, SynapseError, Exclude<R, Synapse>> = Synapse.connect
 
 /**
  * The runtime with its options from the configuration.

@@ -217,13 +217,26 @@ export class InstallFailed extends Schema.TaggedError<InstallFailed>(`${id}/Inst
 
 /**
  * A worker did not come up: an option is wrong, its module does not import or does not keep its contract, the call that
- * warms it up fails, it left or stayed silent before saying hello, it speaks another version of the protocol, or it could not be spawned.
+ * warms it up fails, it left or stayed silent before saying hello, it speaks another version of the protocol, or it could not be spawned. Or there is
+ * no connection to a server.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(`${id}/StartFailed`)("StartFailed", {
-  kind: Schema.Literals(["options", "import", "contract", "warmUp", "exit", "timeout", "protocol", "spawn"]),
+  /** Of a server: `"connect"`, there is no connection to one; `"token"`, the token is not the right one. */
+  kind: Schema.Literals([
+    "options",
+    "import",
+    "contract",
+    "warmUp",
+    "exit",
+    "timeout",
+    "protocol",
+    "spawn",
+    "connect",
+    "token"
+  ]),
   detail: Schema.String,
   /** What the module raised while it was imported, or one of its `on_start` functions. */
   exception: Schema.optionalKey(ExceptionInfo),
@@ -447,7 +460,9 @@ export const ExitKind = Schema.Literals([
   /** A signal from outside. */
   "killed",
   /** The process is alive, its channel is not. */
-  "channelClosed"
+  "channelClosed",
+  /** The connection to a server was lost; of the process there nothing is known. */
+  "disconnected"
 ])
 
 /**
@@ -475,6 +490,8 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
   stderr: Schema.String,
   /** The option among `limits` that it went over, with its value, such as `"limits.memoryMiB (512 MiB)"`. */
   limit: Schema.optionalKey(Schema.String),
+  /** Where the server was that the connection led to, such as `"127.0.0.1:9999"`. Its `pid` is 0 then. */
+  address: Schema.optionalKey(Schema.String),
   delivery: Delivery
 }) {
   override get message(): string {
@@ -494,6 +511,8 @@ export class WorkerExited extends Schema.TaggedError<WorkerExited>(`${id}/Worker
         return `The Python worker ${this.pid} reached ${this.limit ?? "a resource limit"} and ${how}`
       case "channelClosed":
         return `The Python worker ${this.pid} closed its channel (descriptor 3) and was stopped`
+      case "disconnected":
+        return `The connection to the server ${this.address ?? ""} was lost`
       default:
         return `The Python worker ${this.pid} ${how}`
     }

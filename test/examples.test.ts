@@ -46,6 +46,12 @@ const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "and it was stopped",
     "saved after"
   ],
+  "from-synapse-p2p": [
+    "Publishing endpoints to namespace cryptocurrencies.bitcoin\n\nListening on 127.0.0.1:",
+    "Registered Endpoints:\n- get_nodes\n- broadcast_message\n\nBackground Tasks:\n- do_stuff (5s)\n",
+    "Here are the nodes I know about...\n",
+    "Received: Sending your message to known nodes: hello everyone\n"
+  ],
   "inline-python": [
     "deviation 2\n",
     "ZeroDivisionError in app.ts, line",

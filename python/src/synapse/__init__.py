@@ -15,7 +15,12 @@ object that TypeScript holds, `empty` makes an array that is returned without a 
 says in numbers what goes on. `Int64` annotates an integer that TypeScript takes as a bigint. The
 module can be imported anywhere: without a worker around it, decorated functions are plain
 functions.
+
+A `Server` is a plain Python program whose endpoints are called over a network, by TypeScript and by
+a `Client` or an `AsyncClient`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from synapse._background import background
 from synapse._cancel import Cancelled
@@ -34,15 +39,32 @@ from synapse._service import service
 from synapse._stats import stats
 from synapse._version import VERSION as __version__
 
+if TYPE_CHECKING:
+    from synapse._client import AsyncClient, Client, Peer
+    from synapse._client_errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost
+    from synapse._server import Server
+    from synapse._tls import TLS
+    from synapse._wire_p2p0 import RemoteProcedureCall
+
 __all__ = [
+    "AsyncClient",
+    "CallFailed",
+    "CallTimedOut",
     "Cancelled",
+    "Client",
+    "ConnectFailed",
+    "ConnectionLost",
     "Context",
     "Error",
     "Handle",
     "HostCallFailed",
     "HostError",
     "Int64",
+    "Peer",
+    "RemoteProcedureCall",
+    "Server",
     "Stream",
+    "TLS",
     "__version__",
     "background",
     "context",
@@ -55,3 +77,28 @@ __all__ = [
     "service",
     "stats",
 ]
+
+# What most workers do not need, and takes long to import.
+_LATER = {
+    "AsyncClient": "_client",
+    "CallFailed": "_client_errors",
+    "CallTimedOut": "_client_errors",
+    "Client": "_client",
+    "ConnectFailed": "_client_errors",
+    "ConnectionLost": "_client_errors",
+    "Peer": "_client",
+    "RemoteProcedureCall": "_wire_p2p0",
+    "Server": "_server",
+    "TLS": "_tls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'synapse' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"synapse.{module}"), name)
+    globals()[name] = value
+    return value

@@ -28,12 +28,21 @@ _DECORATOR: Final = "synapse.background"
 class Repeated:
     """A registered function and its interval."""
 
-    __slots__ = ("function", "is_async", "name", "seconds")
+    __slots__ = ("function", "is_async", "name", "seconds", "waits_first")
 
-    def __init__(self, function: Callable[[], Any], name: str, seconds: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        name: str,
+        seconds: float,
+        *,
+        waits_first: bool = False,
+    ) -> None:
         self.function = function
         self.name = name
         self.seconds = seconds
+        #: Whether the first run begins after the interval, and not at once.
+        self.waits_first = waits_first
         self.is_async = inspect.iscoroutinefunction(underlying(function))
 
 
@@ -65,7 +74,7 @@ def background(seconds: float) -> Callable[[F], F]:
         >>> cache
         {}
     """
-    interval = _checked(seconds)
+    interval = checked_interval(seconds)
 
     def decorate(function: F) -> F:
         check_function(function, _DECORATOR)
@@ -83,7 +92,7 @@ def background(seconds: float) -> Callable[[F], F]:
     return decorate
 
 
-def _checked(seconds: Any) -> float:
+def checked_interval(seconds: Any) -> float:
     if inspect.isroutine(seconds):
         raise TypeError(
             "@synapse.background(seconds=...): the interval is a number, and there is none: "
@@ -148,6 +157,8 @@ class Background:
             task.cancel()
 
     def _repeat(self, each: Repeated, ended: threading.Event) -> None:
+        if each.waits_first:
+            self._stopping.wait(each.seconds)
         while not self._stopping.is_set():
             try:
                 each.function()
@@ -176,6 +187,8 @@ class Background:
     async def _repeat_async(self, each: Repeated) -> None:
         import asyncio
 
+        if each.waits_first:
+            await asyncio.sleep(each.seconds)
         while not self._stopping.is_set():
             try:
                 await each.function()

@@ -137,12 +137,12 @@ def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream
         raise TypeError(f"synapse.handler decorates functions, not {function!r}")
     if name is None:
         name = getattr(unwrapped(function), "__name__", None)
-    checked = _checked_name(name, function)
+    checked = checked_name(name, function)
     _check_options(checked, cancel, stream)
-    declared = _declared(raises, checked)
+    errors = declared(raises, checked)
 
     def add(bound: Callable[..., Any], of: str = "") -> Handler:
-        new = Handler(bound, checked, declared, cancel, stream)
+        new = Handler(bound, checked, errors, cancel, stream)
         new.place += of
         check_parameters(bound, checked)
         if new.is_async and cancel == "interrupt":
@@ -162,15 +162,15 @@ def _register(function: F, name: str | None, raises: Any, cancel: Cancel, stream
     return function
 
 
-def _declared(raises: Any, name: str | None) -> tuple[type[Error], ...]:
+def declared(raises: Any, name: str | None) -> tuple[type[Error], ...]:
     alone = isinstance(raises, type) or not isinstance(raises, Iterable)
-    declared = (raises,) if alone else tuple(raises)
-    for each in declared:
+    errors = (raises,) if alone else tuple(raises)
+    for each in errors:
         if not (isinstance(each, type) and issubclass(each, Error)):
             raise TypeError(
                 f"handler `{name}`: `raises` takes subclasses of synapse.Error, not {each!r}"
             )
-    return declared
+    return errors
 
 
 def _check_options(name: str, cancel: object, stream: object) -> None:
@@ -183,7 +183,7 @@ def _check_options(name: str, cancel: object, stream: object) -> None:
         raise TypeError(f"handler `{name}`: `stream` is True or False, not {stream!r}")
 
 
-def _checked_name(name: object, function: object) -> str:
+def checked_name(name: object, function: object) -> str:
     if name is None or name == "<lambda>":
         raise ValueError(f"give the handler {function!r} a name: @synapse.handler(name=...)")
     if not isinstance(name, str):

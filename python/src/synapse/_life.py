@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn
 
 from synapse import _descendants
@@ -240,12 +240,24 @@ def on_terminate(leave: Callable[[], None]) -> None:
     """SIGTERM calls `leave`, in a thread of its own."""
     import signal
 
-    # The main thread may have been interrupted anywhere, with any lock in its hands.
-    _handle_signal(signal.SIGTERM, lambda: _thread.start_new_thread(leave, ()))
-    _watch_signal(signal.SIGTERM, leave)
+    _leave_at(leave, signal.SIGTERM)
 
 
-def _watch_signal(number: int, leave: Callable[[], None]) -> None:
+def on_stop(leave: Callable[[], None]) -> None:
+    """SIGINT and SIGTERM call `leave`, in a thread of its own."""
+    import signal
+
+    _leave_at(leave, signal.SIGINT, signal.SIGTERM)
+
+
+def _leave_at(leave: Callable[[], None], *numbers: int) -> None:
+    for number in numbers:
+        # The main thread may have been interrupted anywhere, with any lock in its hands.
+        _handle_signal(number, lambda: _thread.start_new_thread(leave, ()))
+    _watch_signals(numbers, leave)
+
+
+def _watch_signals(numbers: Collection[int], leave: Callable[[], None]) -> None:
     """Leave at a signal also when the main thread does not get to its handler: one that reaches
     another thread, or comes just before a wait, does not end the wait.
     """
@@ -260,9 +272,10 @@ def _watch_signal(number: int, leave: Callable[[], None]) -> None:
         return
 
     def watch() -> None:
-        while numbers := os.read(read, 64):
-            if number in numbers and signal.getsignal(number) is _signal_handlers[number]:
-                leave()
+        while arrived := os.read(read, 64):
+            for number in numbers:
+                if number in arrived and signal.getsignal(number) is _signal_handlers[number]:
+                    leave()
 
     def forget() -> None:
         if signal.set_wakeup_fd(-1) not in (write, -1):

@@ -159,7 +159,7 @@ class Requests:
             raise ProtocolBroken(f"meta that does not decode: {error}") from None
         if not isinstance(meta, dict) or not isinstance(meta.get("method"), str):
             raise ProtocolBroken("a Request without a method")
-        for key, kinds in _FIELDS.items():
+        for key, kinds in FIELDS.items():
             if key in meta and meta[key] is None:
                 del meta[key]
             value = meta.get(key)
@@ -187,7 +187,7 @@ def _other_way(handler: Handler) -> str:
 
 
 _ROUTED: Final = frozenset(("method", "deadline"))
-_FIELDS: Final[dict[str, Any]] = {
+FIELDS: Final[dict[str, Any]] = {
     "deadline": (int, float),
     "trace": str,
     "headers": dict,

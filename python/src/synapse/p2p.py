@@ -1,0 +1,35 @@
+"""The names of synapse-p2p, for programs that were written with it.
+
+    from synapse.p2p import Server
+
+`Server` is `synapse.Server`, which answers the two wires of synapse-p2p beside its own, without a
+token: whoever can connect to this machine's loopback address can call it. New programs take
+`synapse.Server`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synapse._client import AsyncClient
+from synapse._server import Server as _Server
+from synapse._wire_p2p0 import RemoteProcedureCall
+
+__all__ = ["Client", "RemoteProcedureCall", "Server"]
+
+
+class Server(_Server):
+    """`synapse.Server` with the wires of synapse-p2p, and no token unless one is given."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("protocols", ("synapse", "p2p", "p2p-0"))
+        options.setdefault("token", False)
+        super().__init__(**options)
+
+
+class Client(AsyncClient):
+    """The client of today's nodes: `await Client(address, port).call(name, *args, **kwargs)`."""
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 9999, **options: Any) -> None:
+        options.setdefault("protocol", "p2p")
+        super().__init__(address, port, **options)
