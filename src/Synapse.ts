@@ -618,7 +618,7 @@ export const makeFor = Effect.fnUntraced(function* <R, Self>(
 const connectRestart: WorkerPool.RestartOptions = { max: 30, window: "1 minute", resetAfter: "1 minute" }
 
 const connectFor = <R, Self>(
-  { connections, host, hostFunctions, ...options }: ConnectOptions<R>,
+  { connections, host, hostFunctions, protocol, ...options }: ConnectOptions<R>,
   key: Context.Service<Self, Runtime> | undefined
 ): Effect.Effect<Runtime, SynapseError, Scope.Scope | R> =>
   makeFor(
@@ -627,12 +627,12 @@ const connectFor = <R, Self>(
       host: hostFunctions,
       restart: { ...connectRestart, ...options.restart },
       workers: connections,
-      directory: Remote.describe({ ...options, host }),
+      directory: Remote.describe({ ...options, host, protocol }),
       polling: false,
       sharedMemory: false
     },
     key,
-    Remote.origin({ ...options, host })
+    Remote.origin({ ...options, host, protocol })
     // The services of Node are for what an origin may find and start, and this one does neither.
   ) as Effect.Effect<Runtime, SynapseError, Scope.Scope | R>
 
