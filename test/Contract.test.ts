@@ -390,6 +390,14 @@ describe("Contract.compare", () => {
       ["a tuple for a list", sends(Schema.Tuple([Schema.Int, Schema.Int]), list(int))],
       ["a list for an iterator", sends(Schema.Array(Schema.Int), { kind: "stream", items: int })],
       ["a struct for a dict", sends(Schema.Struct({ a: Schema.Int }), { kind: "map", keys: text, values: int })],
+      [
+        "a struct for a dict whose keys are its names",
+        sends(Schema.Struct({ a: Schema.Int }), {
+          kind: "map",
+          keys: { kind: "literal", values: ["a", "b"] },
+          values: int
+        })
+      ],
       ["bounds of either side", sends(Schema.Int, { kind: "integer", minimum: 3 })],
       ["a set for a list", gets({ kind: "list", items: int, unique: true }, Schema.Array(Schema.Int))],
       [
@@ -452,6 +460,11 @@ describe("Contract.compare", () => {
 
   describe("finds what does not fit", () => {
     const failing: ReadonlyArray<readonly [string, ReadonlyArray<string>, string]> = [
+      [
+        "a struct for a dict whose keys are no text",
+        sends(Schema.Struct({ a: Schema.Int }), { kind: "map", keys: int, values: int }),
+        "`embed.text`: TypeScript says EmbedText, Python says dict[int, int]"
+      ],
       ["float for int", sends(Schema.Finite, int), "`embed.text`: TypeScript says number, Python says int"],
       [
         "text that is no literal",
@@ -693,6 +706,19 @@ describe("Contract.compare", () => {
       [ref("A"), { A: { kind: "alias", type: ref("A") } }],
       [ref("A"), { A: { kind: "alias", type: ref("B") }, B: { kind: "alias", type: union(ref("A"), ref("B")) } }],
       [
+        ref("A"),
+        { A: { kind: "alias", type: union(ref("B"), nil) }, B: { kind: "alias", type: union(ref("A"), int) } }
+      ],
+      [
+        ref("U0"),
+        Object.fromEntries(
+          Array.from({ length: 40 }, (_, i) => {
+            const next = i === 39 ? int : ref(`U${i + 1}`)
+            return [`U${i}`, { kind: "alias", type: union(next, next) }]
+          })
+        )
+      ],
+      [
         ref("G", int),
         {
           G: struct(
@@ -722,6 +748,8 @@ describe("Contract.compare", () => {
     for (const [type, definitions] of hostile) {
       sends(wanted, type, definitions)
       gets(type, wanted, definitions)
+      const whole = contract({ payload: { kind: "whole", type, required: true } }, definitions)
+      messages(Contract.fromGroup(RpcGroup.make(Rpc.make("embed", { payload: wanted }))), whole)
     }
     assert.isBelow(performance.now() - start, 10_000)
   })

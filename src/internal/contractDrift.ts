@@ -121,7 +121,8 @@ class Comparison {
     })
   }
 
-  #payload(sent: Payload, taken: Payload): ReadonlyArray<Finding> {
+  #payload(sent: Payload, taken: Payload, depth = 0): ReadonlyArray<Finding> {
+    if (++this.#steps > maxSteps || depth > maxDepth) return fits
     if (sent.kind === "whole" && sent.type.kind === "unknown") return fits
     if (taken.kind === "whole" && taken.type.kind === "unknown") return fits
     const structure = this.#structureSent(sent)
@@ -137,7 +138,7 @@ class Comparison {
           inside(name, leaf("TypeScript sends it, the handler takes no arguments"))
         )
       case "fields":
-        return this.#arguments(sent, structure, taken)
+        return this.#arguments(sent, structure, taken, depth)
       case "whole": {
         if (sent.kind === "none" || (sent.kind === "whole" && sent.type.kind === "null")) {
           if (!taken.required || this.#fits({ kind: "null" }, taken.type, this.#toPython, 0).length === 0) return fits
@@ -160,14 +161,17 @@ class Comparison {
   #arguments(
     sent: Payload,
     structure: Structure | undefined,
-    taken: Payload & { kind: "fields" }
+    taken: Payload & { kind: "fields" },
+    depth: number
   ): ReadonlyArray<Finding> {
     const takesNothing = taken.fields.every(({ required }) => !required)
     if (sent.kind === "whole" && structure === undefined) {
       const type = this.#resolve(sent.type, this.#typescript)
       if (type.kind === "null" && takesNothing) return fits
       if (type.kind === "union") {
-        return type.members.flatMap((member) => this.#payload({ kind: "whole", type: member, required: true }, taken))
+        return type.members.flatMap((member) =>
+          this.#payload({ kind: "whole", type: member, required: true }, taken, depth + 1)
+        )
       }
       if (type.kind === "map") return this.#entries(type.values, taken)
       return [leaf(`TypeScript sends ${this.#said(sent.type, this.#toPython)}, Python takes ${keysOf(taken.fields)}`)]
@@ -207,10 +211,11 @@ class Comparison {
   }
 
   /** A payload of named values, for a handler that takes them as one. */
-  #structure(sent: Structure, rest: Type | undefined, taken: Type): ReadonlyArray<Finding> {
+  #structure(sent: Structure, rest: Type | undefined, taken: Type, depth = 0): ReadonlyArray<Finding> {
+    if (++this.#steps > maxSteps || depth > maxDepth) return fits
     const type = this.#resolve(taken, this.#python)
     if (type.kind === "unknown") return fits
-    if (type.kind === "map") {
+    if (type.kind === "map" && this.#takesNames(sent, type, this.#python, depth)) {
       const values = [...Array.from(sent.fields.values(), ({ name, type }) => [name, type] as const)]
       if (rest !== undefined) values.push(["*", rest])
       return values.flatMap(([name, value]) =>
@@ -218,10 +223,13 @@ class Comparison {
       )
     }
     if (type.kind === "union") {
-      const tried = type.members.map((member) => this.#structure(sent, rest, member))
-      return tried.some((findings) => findings.length === 0)
-        ? fits
-        : (tried.find((each) => each[0]?.path !== "") ?? tried[0] ?? fits)
+      const tried: Array<ReadonlyArray<Finding>> = []
+      for (const member of type.members) {
+        const findings = this.#structure(sent, rest, member, depth + 1)
+        if (findings.length === 0) return fits
+        tried.push(findings)
+      }
+      return tried.find((each) => each[0]?.path !== "") ?? tried[0] ?? fits
     }
     const structure = type.kind === "ref" ? this.#structureOf(type, this.#python) : undefined
     if (structure !== undefined) {
@@ -292,7 +300,7 @@ class Comparison {
     if (a.kind === "union") return this.#members(a.members, sent, taken, b, direction, depth)
     const constants = constantsOf(a, from)
     if (constants !== undefined && !(constants.length === 1 && b.kind === "union")) {
-      const wrong = constants.find((value) => !this.#takesConstant(value, b, to))
+      const wrong = constants.find((value) => !this.#takesConstant(value, b, to, depth))
       return wrong === undefined ? fits : [this.#mismatch(sent, taken, direction)]
     }
     if (b.kind === "union") return this.#oneOf(a, b.members, sent, taken, direction, depth)
@@ -451,6 +459,7 @@ class Comparison {
     const structure = this.#structureOf(a, from)
     if (structure === undefined) return undefined
     if (b.kind === "map") {
+      if (!this.#takesNames(structure, b, to, depth)) return undefined
       return Array.from(structure.fields.values()).flatMap(({ name, type }) => at(`.${name}`, type, b.values))
     }
     const other = b.kind === "ref" ? this.#structureOf(b, to) : undefined
@@ -459,16 +468,22 @@ class Comparison {
     return placed(this.#fields(structure.fields, Array.from(other.fields.values()), direction, depth), place)
   }
 
-  #takesConstant(value: Constant, type: Type, side: Side): boolean {
+  /** Whether the names of fields can be the keys of a map. */
+  #takesNames({ fields }: Structure, { keys }: Type & { kind: "map" }, side: Side, depth: number): boolean {
+    const type = this.#resolve(keys, side)
+    return Array.from(fields.keys()).every((name) => this.#takesConstant(name, type, side, depth + 1))
+  }
+
+  #takesConstant(value: Constant, type: Type, side: Side, depth: number): boolean {
     const constants = constantsOf(type, side)
     this.#steps += 1 + (constants?.length ?? 0) / 100
-    if (this.#steps > maxSteps) return true
+    if (this.#steps > maxSteps || depth > maxDepth) return true
     if (constants !== undefined) return constants.some((each) => isSame(each, value))
     switch (type.kind) {
       case "unknown":
         return true
       case "union":
-        return type.members.some((member) => this.#takesConstant(value, this.#resolve(member, side), side))
+        return type.members.some((member) => this.#takesConstant(value, this.#resolve(member, side), side, depth + 1))
       case "string":
       case "uuid":
       case "date":
