@@ -444,8 +444,14 @@ describe("Contract.compare", () => {
       ],
       [
         "further keys of a structure",
-        sends(Schema.Struct({ a: Schema.Int, b: Schema.Int }), ref("A"), { A: struct({ a: int }) })
+        sends(Schema.Struct({ a: Schema.Int, b: Schema.Int }), ref("A"), { A: struct({ a: int }, { open: true }) })
       ],
+      ["a boolean for both of its constants", sends(Schema.Boolean, { kind: "literal", values: [true, false] })],
+      ["an array of bytes for bytes", sends(NdArray.Uint8Array, { kind: "bytes" })],
+      ["bytes for an array of them", sends(Schema.Uint8Array, { kind: "ndarray", dtype: "uint8", dimensions: null })],
+      ["bytes where TypeScript takes an array", gets({ kind: "bytes" }, NdArray.Uint8Array)],
+      ["a number for a decimal", sends(Schema.Finite, { kind: "decimal" })],
+      ["text for a datetime", sends(Schema.String, { kind: "datetime", aware: true })],
       ["a parameter with a default", messages(contract({}), contract(takes(text, { required: false })))],
       ["handlers that nobody asks for", messages({ ...contract({}), methods: {} }, contract(takes(text)))],
       [
@@ -465,6 +471,38 @@ describe("Contract.compare", () => {
         sends(Schema.Struct({ a: Schema.Int }), { kind: "map", keys: int, values: int }),
         "`embed.text`: TypeScript says EmbedText, Python says dict[int, int]"
       ],
+      [
+        "further keys of a structure that refuses them",
+        sends(Schema.Struct({ a: Schema.Int, aa: Schema.Int }), ref("A"), { A: struct({ a: int }) }),
+        "`embed.text.aa`: TypeScript sends it, Python takes no other keys than its own"
+      ],
+      [
+        "any further keys of a structure that refuses them",
+        sends(
+          Schema.StructWithRest(Schema.Struct({ a: Schema.Int }), [Schema.Record(Schema.String, Schema.Int)]),
+          ref("A"),
+          {
+            A: struct({ a: int })
+          }
+        ),
+        "`embed.text.*`: TypeScript sends any keys, Python takes no other keys than its own"
+      ],
+      [
+        "a boolean for one of its constants",
+        sends(Schema.Boolean, { kind: "literal", values: [true] }),
+        "`embed.text`: TypeScript says boolean, Python says Literal[True]"
+      ],
+      [
+        "bytes for an array of two dimensions",
+        sends(Schema.Uint8Array, { kind: "ndarray", dtype: "uint8", dimensions: 2 }),
+        "`embed.text`: TypeScript says Uint8Array, Python says an array of uint8 with 2 dimensions"
+      ],
+      [
+        "a float for the text of a decimal",
+        gets(float, Schema.BigDecimal),
+        "`embed()`: TypeScript says BigDecimal, Python says float"
+      ],
+      ["text for an instant", gets(text, Schema.DateTimeUtc), "`embed()`: TypeScript says Date, Python says str"],
       ["float for int", sends(Schema.Finite, int), "`embed.text`: TypeScript says number, Python says int"],
       [
         "text that is no literal",
@@ -522,7 +560,7 @@ describe("Contract.compare", () => {
       ],
       [
         "a missing field",
-        sends(Schema.Struct({ colour: Schema.String }), ref("A"), { A: struct({ color: text }) }),
+        sends(Schema.Struct({ colour: Schema.String }), ref("A"), { A: struct({ color: text }, { open: true }) }),
         "`embed.text.color`: Python requires it, TypeScript never sends it (it sends `colour`)"
       ],
       [
