@@ -271,8 +271,8 @@ export const fromGroup: (group: RpcGroup.Any) => Contract = contractOfGroup
  * **Details**
  *
  * Python has to take whatever TypeScript may send, and TypeScript whatever Python may return, stream or raise. A receiver
- * may take more than is sent: `number` for an `int`, a wider union, fields and handlers that nobody asks for. `unknown` fits
- * everything. Bounds, lengths and patterns are not compared, nor is a text with what is made of it (a UUID, a date): each
+ * may take more than is sent: `number` for an `int`, a wider union, fields and handlers that nobody asks for. A structure of
+ * Python that is not `open` refuses keys that it does not have. `unknown` fits everything. Bounds, lengths and patterns are not compared, nor is a text with what is made of it (a UUID, a date): each
  * value meets them anyway.
  *
  * **Example** (A drift)

@@ -390,6 +390,14 @@ describe("Contract.compare", () => {
       ["a tuple for a list", sends(Schema.Tuple([Schema.Int, Schema.Int]), list(int))],
       ["a list for an iterator", sends(Schema.Array(Schema.Int), { kind: "stream", items: int })],
       ["a struct for a dict", sends(Schema.Struct({ a: Schema.Int }), { kind: "map", keys: text, values: int })],
+      [
+        "a struct for a dict whose keys are its names",
+        sends(Schema.Struct({ a: Schema.Int }), {
+          kind: "map",
+          keys: { kind: "literal", values: ["a", "b"] },
+          values: int
+        })
+      ],
       ["bounds of either side", sends(Schema.Int, { kind: "integer", minimum: 3 })],
       ["a set for a list", gets({ kind: "list", items: int, unique: true }, Schema.Array(Schema.Int))],
       [
@@ -436,8 +444,14 @@ describe("Contract.compare", () => {
       ],
       [
         "further keys of a structure",
-        sends(Schema.Struct({ a: Schema.Int, b: Schema.Int }), ref("A"), { A: struct({ a: int }) })
+        sends(Schema.Struct({ a: Schema.Int, b: Schema.Int }), ref("A"), { A: struct({ a: int }, { open: true }) })
       ],
+      ["a boolean for both of its constants", sends(Schema.Boolean, { kind: "literal", values: [true, false] })],
+      ["an array of bytes for bytes", sends(NdArray.Uint8Array, { kind: "bytes" })],
+      ["bytes for an array of them", sends(Schema.Uint8Array, { kind: "ndarray", dtype: "uint8", dimensions: null })],
+      ["bytes where TypeScript takes an array", gets({ kind: "bytes" }, NdArray.Uint8Array)],
+      ["a number for a decimal", sends(Schema.Finite, { kind: "decimal" })],
+      ["text for a datetime", sends(Schema.String, { kind: "datetime", aware: true })],
       ["a parameter with a default", messages(contract({}), contract(takes(text, { required: false })))],
       ["handlers that nobody asks for", messages({ ...contract({}), methods: {} }, contract(takes(text)))],
       [
@@ -452,6 +466,43 @@ describe("Contract.compare", () => {
 
   describe("finds what does not fit", () => {
     const failing: ReadonlyArray<readonly [string, ReadonlyArray<string>, string]> = [
+      [
+        "a struct for a dict whose keys are no text",
+        sends(Schema.Struct({ a: Schema.Int }), { kind: "map", keys: int, values: int }),
+        "`embed.text`: TypeScript says EmbedText, Python says dict[int, int]"
+      ],
+      [
+        "further keys of a structure that refuses them",
+        sends(Schema.Struct({ a: Schema.Int, aa: Schema.Int }), ref("A"), { A: struct({ a: int }) }),
+        "`embed.text.aa`: TypeScript sends it, Python takes no other keys than its own"
+      ],
+      [
+        "any further keys of a structure that refuses them",
+        sends(
+          Schema.StructWithRest(Schema.Struct({ a: Schema.Int }), [Schema.Record(Schema.String, Schema.Int)]),
+          ref("A"),
+          {
+            A: struct({ a: int })
+          }
+        ),
+        "`embed.text.*`: TypeScript sends any keys, Python takes no other keys than its own"
+      ],
+      [
+        "a boolean for one of its constants",
+        sends(Schema.Boolean, { kind: "literal", values: [true] }),
+        "`embed.text`: TypeScript says boolean, Python says Literal[True]"
+      ],
+      [
+        "bytes for an array of two dimensions",
+        sends(Schema.Uint8Array, { kind: "ndarray", dtype: "uint8", dimensions: 2 }),
+        "`embed.text`: TypeScript says Uint8Array, Python says an array of uint8 with 2 dimensions"
+      ],
+      [
+        "a float for the text of a decimal",
+        gets(float, Schema.BigDecimal),
+        "`embed()`: TypeScript says BigDecimal, Python says float"
+      ],
+      ["text for an instant", gets(text, Schema.DateTimeUtc), "`embed()`: TypeScript says Date, Python says str"],
       ["float for int", sends(Schema.Finite, int), "`embed.text`: TypeScript says number, Python says int"],
       [
         "text that is no literal",
@@ -509,7 +560,7 @@ describe("Contract.compare", () => {
       ],
       [
         "a missing field",
-        sends(Schema.Struct({ colour: Schema.String }), ref("A"), { A: struct({ color: text }) }),
+        sends(Schema.Struct({ colour: Schema.String }), ref("A"), { A: struct({ color: text }, { open: true }) }),
         "`embed.text.color`: Python requires it, TypeScript never sends it (it sends `colour`)"
       ],
       [
@@ -693,6 +744,19 @@ describe("Contract.compare", () => {
       [ref("A"), { A: { kind: "alias", type: ref("A") } }],
       [ref("A"), { A: { kind: "alias", type: ref("B") }, B: { kind: "alias", type: union(ref("A"), ref("B")) } }],
       [
+        ref("A"),
+        { A: { kind: "alias", type: union(ref("B"), nil) }, B: { kind: "alias", type: union(ref("A"), int) } }
+      ],
+      [
+        ref("U0"),
+        Object.fromEntries(
+          Array.from({ length: 40 }, (_, i) => {
+            const next = i === 39 ? int : ref(`U${i + 1}`)
+            return [`U${i}`, { kind: "alias", type: union(next, next) }]
+          })
+        )
+      ],
+      [
         ref("G", int),
         {
           G: struct(
@@ -722,6 +786,8 @@ describe("Contract.compare", () => {
     for (const [type, definitions] of hostile) {
       sends(wanted, type, definitions)
       gets(type, wanted, definitions)
+      const whole = contract({ payload: { kind: "whole", type, required: true } }, definitions)
+      messages(Contract.fromGroup(RpcGroup.make(Rpc.make("embed", { payload: wanted }))), whole)
     }
     assert.isBelow(performance.now() - start, 10_000)
   })

@@ -72,6 +72,110 @@ describe("generateTypeScript", () => {
     assert.match(findings[0]!.message, /^main\.py:12: Deep: the generic refers to ever other uses of itself/)
   })
 
+  it("is done soon with a generic whose arguments double", () => {
+    const parameter = { kind: "parameter", name: "T" } as const
+    const next = { kind: "ref", name: "Deep", arguments: [{ kind: "tuple", items: [parameter, parameter] }] } as const
+    const { findings } = generateTypeScript({
+      ...returning({ kind: "ref", name: "Deep", arguments: [{ kind: "integer" }] }),
+      definitions: {
+        Deep: { kind: "struct", parameters: ["T"], fields: [{ name: "next", required: true, type: next }] }
+      }
+    })
+    assert.match(findings[0]!.message, /^Deep: the generic refers to ever other uses of itself/)
+  })
+
+  it("takes chains of references of any length", () => {
+    const length = 20_000
+    const definitions = Object.fromEntries(
+      Array.from({ length }, (_, i) => {
+        const type: Type = { kind: "ref", name: `N${(i + 1) % length}` }
+        return [`N${i}`, { kind: "struct", fields: [{ name: "next", required: true, type }] } as const]
+      })
+    )
+    const { source } = generateTypeScript({ ...returning({ kind: "ref", name: "N0" }), definitions })
+    assert.include(source, "export const N19999 = ")
+  })
+
+  it("tells the uses of a generic from each other, and from what is called so", () => {
+    const tuple = (...items: ReadonlyArray<Type>): Type => ({ kind: "tuple", items })
+    const int: Type = { kind: "integer" }
+    const pair = (...args: ReadonlyArray<Type>): Type => ({ kind: "ref", name: "Pair", arguments: args })
+    const [a, b] = [{ kind: "parameter", name: "A" } as const, { kind: "parameter", name: "B" } as const]
+    const { source } = generateTypeScript({
+      ...returning(
+        tuple(pair(int, int), pair(tuple(int, tuple(int)), int), pair(tuple(int), tuple(int, int)), {
+          kind: "ref",
+          name: "PairOfIntegerAndInteger"
+        })
+      ),
+      definitions: {
+        PairOfIntegerAndInteger: { kind: "struct", fields: [{ name: "other", required: true, type: int }] },
+        Pair: {
+          kind: "struct",
+          parameters: ["A", "B"],
+          fields: [
+            { name: "first", required: true, type: a },
+            { name: "second", required: true, type: b },
+            { name: "next", required: false, type: { kind: "union", members: [pair(a, b), { kind: "null" }] } }
+          ]
+        }
+      }
+    })
+    const used = /success: Schema\.Tuple\(\[([^\]]+)\]/
+      .exec(source)![1]!
+      .split(",")
+      .map((name) => name.trim())
+    assert.lengthOf(new Set(used), 4)
+    assert.strictEqual(used[3], "PairOfIntegerAndInteger")
+  })
+
+  it("says only what is a schema of numbers", () => {
+    const bounded = generateTypeScript(
+      returning({
+        kind: "tuple",
+        items: [
+          { kind: "int64", minimum: 0.5, exclusiveMaximum: 9.5, multipleOf: 0.5 },
+          { kind: "int64", maximum: Number.NaN, multipleOf: 0 },
+          { kind: "number", minimum: Number.NEGATIVE_INFINITY, maximum: Number.NaN, multipleOf: 0 },
+          { kind: "literal", values: [1.5, Number.POSITIVE_INFINITY, "a", null] }
+        ]
+      })
+    ).source
+    assert.include(
+      bounded,
+      "Schema.BigInt.check(Schema.isGreaterThanOrEqualToBigInt(1n), Schema.isLessThanBigInt(10n)),"
+    )
+    assert.match(bounded, /\n\s+Schema\.BigInt,\n\s+Schema\.Number,\n/)
+    assert.include(bounded, 'Schema.NullOr(Schema.Union([Schema.Literal("a"), Schema.Number]))')
+  })
+
+  it("keeps texts whole that hold the ends of lines", () => {
+    const value = "a  \u2028b  \u2029"
+    const { source } = generateTypeScript(returning({ kind: "literal", values: [value] }))
+    const literal = /Schema\.Literal\((".*")\)/.exec(source)![1]!
+    assert.strictEqual(JSON.parse(literal), value)
+  })
+
+  it("says that maps are not keyed by tuples", () => {
+    const keys: Type = { kind: "tuple", items: [{ kind: "integer" }] }
+    const { findings, source } = generateTypeScript(returning({ kind: "map", keys, values: { kind: "integer" } }))
+    assert.include(findings[0]!.message, "a list of pairs")
+    assert.include(source, "success: Schema.Unknown")
+  })
+
+  it("tells many names from each other that look alike", () => {
+    const length = 10_000
+    const definitions = Object.fromEntries(
+      Array.from({ length }, (_, i) => [
+        String.fromCodePoint(0x4e00 + i),
+        { kind: "alias", type: { kind: "integer" } } as const
+      ])
+    )
+    const { source } = generateTypeScript({ ...returning({ kind: "null" }), definitions })
+    assert.lengthOf(new Set(source.match(/^export const \w+/gm)), length)
+    assert.isBelow(source.length, length * 200)
+  })
+
   it("tells the same of a contract in the same words, whatever the command is called", () => {
     const one = generateTypeScript(contract, { command: "a\nb */ // c" }).source
     assert.strictEqual(one, generateTypeScript(contract, { command: "a\nb */ // c" }).source)

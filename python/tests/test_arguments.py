@@ -240,6 +240,15 @@ def test_an_array_arrives_when_its_elements_are_those_of_the_annotation(codec: C
     assert codec.typed(np.ndarray)(codec.encode(np.arange(3, dtype="int8"))).dtype == "int8"
 
 
+@pytest.mark.parametrize("element", [np.uint8, np.unsignedinteger, Any])
+def test_an_array_of_bytes_arrives_as_bytes(codec: Codec, element: Any) -> None:
+    sent = bytes(range(3))
+    found = codec.typed(npt.NDArray[element])(codec.encode(sent))
+    assert (found.dtype, found.tolist(), found.flags.writeable) == ("uint8", [0, 1, 2], True)
+    with pytest.raises(DecodeIssue, match=r"Expected `ndarray\[float64\]`, got `bytes`"):
+        codec.typed(npt.NDArray[np.float64])(codec.encode(sent))
+
+
 def test_durations_are_read_in_every_unit() -> None:
     expected = dt.timedelta(weeks=1, days=2, hours=3, minutes=4, seconds=5, microseconds=600000)
     assert parse_duration("P1W2DT3H4M5.6S") == expected

@@ -613,6 +613,8 @@ def test_an_enum_has_its_members_in_their_order() -> None:
     assert [each["value"] for each in taken(Mixed)[1]["Mixed"]["members"]] == ["text", 0.5, None]
     assert taken(Access)[1] == {"Access": {"kind": "alias", "type": INTEGER}}
     assert given(Objects, problems=1)[1] == {"Objects": {"kind": "alias", "type": UNKNOWN}}
+    endless = enum.Enum("Endless", {"NONE": float("inf")})
+    assert taken(endless, problems=1)[1] == {"Endless": {"kind": "alias", "type": UNKNOWN}}
 
 
 UserId = NewType("UserId", int)

@@ -52,6 +52,8 @@ interface Direction {
 /** A structure with its tag among its fields. */
 interface Structure {
   readonly fields: ReadonlyMap<string, Field>
+  /** Whether there may be other keys. */
+  readonly isOpen: boolean
   readonly place: Place | undefined
 }
 
@@ -122,7 +124,8 @@ class Comparison {
     })
   }
 
-  #payload(sent: Payload, taken: Payload): ReadonlyArray<Finding> {
+  #payload(sent: Payload, taken: Payload, depth = 0): ReadonlyArray<Finding> {
+    if (++this.#steps > maxSteps || depth > maxDepth) return fits
     if (sent.kind === "whole" && sent.type.kind === "unknown") return fits
     if (taken.kind === "whole" && taken.type.kind === "unknown") return fits
     const structure = this.#structureSent(sent)
@@ -138,22 +141,23 @@ class Comparison {
           inside(name, leaf("TypeScript sends it, the handler takes no arguments"))
         )
       case "fields":
-        return this.#arguments(sent, structure, taken)
+        return this.#arguments(sent, structure, taken, depth)
       case "whole": {
         if (sent.kind === "none" || (sent.kind === "whole" && sent.type.kind === "null")) {
           if (!taken.required || this.#fits({ kind: "null" }, taken.type, this.#toPython, 0).length === 0) return fits
           return [leaf(`TypeScript sends nothing, Python takes ${this.#received(taken.type, this.#toPython)}`)]
         }
         if (sent.kind === "whole") return this.#fits(sent.type, taken.type, this.#toPython, 0)
-        return this.#structure({ fields: structure!.fields, place: undefined }, sent.rest, taken.type)
+        return this.#structure(structure!, sent.rest, taken.type)
       }
     }
   }
 
   /** The keys that a payload has; nothing where it is no structure. */
   #structureSent(sent: Payload): Structure | undefined {
-    if (sent.kind === "none") return { fields: new Map(), place: undefined }
-    if (sent.kind === "fields") return { fields: byName(sent.fields), place: undefined }
+    if (sent.kind === "none") return { fields: new Map(), isOpen: false, place: undefined }
+    if (sent.kind === "fields")
+      return { fields: byName(sent.fields), isOpen: sent.rest !== undefined, place: undefined }
     const type = this.#resolve(sent.type, this.#typescript)
     return type.kind === "ref" ? this.#structureOf(type, this.#typescript) : undefined
   }
@@ -161,14 +165,17 @@ class Comparison {
   #arguments(
     sent: Payload,
     structure: Structure | undefined,
-    taken: Payload & { kind: "fields" }
+    taken: Payload & { kind: "fields" },
+    depth: number
   ): ReadonlyArray<Finding> {
     const takesNothing = taken.fields.every(({ required }) => !required)
     if (sent.kind === "whole" && structure === undefined) {
       const type = this.#resolve(sent.type, this.#typescript)
       if (type.kind === "null" && takesNothing) return fits
       if (type.kind === "union") {
-        return type.members.flatMap((member) => this.#payload({ kind: "whole", type: member, required: true }, taken))
+        return type.members.flatMap((member) =>
+          this.#payload({ kind: "whole", type: member, required: true }, taken, depth + 1)
+        )
       }
       if (type.kind === "map") return this.#entries(type.values, taken)
       return [leaf(`TypeScript sends ${this.#said(sent.type, this.#toPython)}, Python takes ${keysOf(taken.fields)}`)]
@@ -208,10 +215,11 @@ class Comparison {
   }
 
   /** A payload of named values, for a handler that takes them as one. */
-  #structure(sent: Structure, rest: Type | undefined, taken: Type): ReadonlyArray<Finding> {
+  #structure(sent: Structure, rest: Type | undefined, taken: Type, depth = 0): ReadonlyArray<Finding> {
+    if (++this.#steps > maxSteps || depth > maxDepth) return fits
     const type = this.#resolve(taken, this.#python)
     if (type.kind === "unknown") return fits
-    if (type.kind === "map") {
+    if (type.kind === "map" && this.#takesNames(sent, type, this.#python, depth)) {
       const values = [...Array.from(sent.fields.values(), ({ name, type }) => [name, type] as const)]
       if (rest !== undefined) values.push(["*", rest])
       return values.flatMap(([name, value]) =>
@@ -219,15 +227,21 @@ class Comparison {
       )
     }
     if (type.kind === "union") {
-      const tried = type.members.map((member) => this.#structure(sent, rest, member))
-      return tried.some((findings) => findings.length === 0)
-        ? fits
-        : (tried.find((each) => each[0]?.path !== "") ?? tried[0] ?? fits)
+      const tried: Array<ReadonlyArray<Finding>> = []
+      for (const member of type.members) {
+        const findings = this.#structure(sent, rest, member, depth + 1)
+        if (findings.length === 0) return fits
+        tried.push(findings)
+      }
+      return tried.find((each) => each[0]?.path !== "") ?? tried[0] ?? fits
     }
     const structure = type.kind === "ref" ? this.#structureOf(type, this.#python) : undefined
     if (structure !== undefined) {
       return placed(
-        this.#fields(sent.fields, Array.from(structure.fields.values()), this.#toPython, 0),
+        [
+          ...this.#fields(sent.fields, Array.from(structure.fields.values()), this.#toPython, 0),
+          ...surplus(sent, structure)
+        ],
         structure.place
       )
     }
@@ -293,7 +307,7 @@ class Comparison {
     if (a.kind === "union") return this.#members(a.members, sent, taken, b, direction, depth)
     const constants = constantsOf(a, from)
     if (constants !== undefined && !(constants.length === 1 && b.kind === "union")) {
-      const wrong = constants.find((value) => !this.#takesConstant(value, b, to))
+      const wrong = constants.find((value) => !this.#takesConstant(value, b, to, depth))
       return wrong === undefined ? fits : [this.#mismatch(sent, taken, direction)]
     }
     if (b.kind === "union") return this.#oneOf(a, b.members, sent, taken, direction, depth)
@@ -353,18 +367,18 @@ class Comparison {
   #alike(a: Type, b: Type, direction: Direction, depth: number): ReadonlyArray<Finding> | undefined {
     const at = (path: string, x: Type, y: Type): ReadonlyArray<Finding> =>
       this.#fits(x, y, direction, depth + 1).map((finding) => ({ ...finding, path: path + finding.path }))
+    const isToPython = direction.to.language === "Python"
     switch (a.kind) {
       case "integer":
-        return isOneOf(b, "integer", "int64", "number", "decimal") ? fits : undefined
+        return isOneOf(b, "integer", "int64", "number") || (isToPython && b.kind === "decimal") ? fits : undefined
       case "int64":
         // Python's integers have no end, and numbers of TypeScript end at 2^53.
-        return isOneOf(b, "int64") || (direction.to.language === "Python" && isOneOf(b, "integer", "number", "decimal"))
-          ? fits
-          : undefined
+        return isOneOf(b, "int64") || (isToPython && isOneOf(b, "integer", "number", "decimal")) ? fits : undefined
       case "number":
-        return isOneOf(b, "number", "decimal") ? fits : undefined
+        return b.kind === "number" || (isToPython && b.kind === "decimal") ? fits : undefined
       case "string":
-        return isOneOf(b, "string", "uuid", "date", "time", "decimal", "duration", "datetime") ? fits : undefined
+        if (b.kind === "datetime") return isToPython || b.aware !== true ? fits : undefined
+        return isOneOf(b, "string", "uuid", "date", "time", "decimal", "duration") ? fits : undefined
       case "uuid":
       case "date":
       case "time":
@@ -376,14 +390,19 @@ class Comparison {
         // An instant is no text on the wire.
         return b.kind === "string" && a.aware !== true ? fits : undefined
       case "ndarray":
+        if (b.kind === "bytes") return isOfBytes(a) ? fits : undefined
         if (b.kind !== "ndarray") return undefined
         return (a.dtype === null || b.dtype === null || a.dtype === b.dtype) &&
           (a.dimensions === null || b.dimensions === null || a.dimensions === b.dimensions)
           ? fits
           : undefined
-      case "null":
-      case "boolean":
       case "bytes":
+        return b.kind === "bytes" || (b.kind === "ndarray" && isOfBytes(b)) ? fits : undefined
+      case "boolean":
+        return b.kind === "boolean" || (b.kind === "literal" && [true, false].every((each) => b.values.includes(each)))
+          ? fits
+          : undefined
+      case "null":
       case "table":
       case "handle":
         return a.kind === b.kind ? fits : undefined
@@ -392,9 +411,7 @@ class Comparison {
           if (a.minLength !== b.items.length || a.maxLength !== b.items.length) return undefined
           return b.items.flatMap((item, i) => at(`[${i}]`, a.items, item))
         }
-        return b.kind === "list" || (b.kind === "stream" && direction.to.language === "Python")
-          ? at("[]", a.items, b.items)
-          : undefined
+        return b.kind === "list" || (b.kind === "stream" && isToPython) ? at("[]", a.items, b.items) : undefined
       case "tuple":
         return this.#tuple(a.items, a.items.length, b, direction, at)
       case "stream":
@@ -452,33 +469,43 @@ class Comparison {
     const structure = this.#structureOf(a, from)
     if (structure === undefined) return undefined
     if (b.kind === "map") {
+      if (!this.#takesNames(structure, b, to, depth)) return undefined
       return Array.from(structure.fields.values()).flatMap(({ name, type }) => at(`.${name}`, type, b.values))
     }
     const other = b.kind === "ref" ? this.#structureOf(b, to) : undefined
     if (other === undefined) return undefined
     const place = from.language === "Python" ? structure.place : other.place
-    return placed(this.#fields(structure.fields, Array.from(other.fields.values()), direction, depth), place)
+    const findings = this.#fields(structure.fields, Array.from(other.fields.values()), direction, depth)
+    return placed(to.language === "Python" ? [...findings, ...surplus(structure, other)] : findings, place)
   }
 
-  #takesConstant(value: Constant, type: Type, side: Side): boolean {
+  /** Whether the names of fields can be the keys of a map. */
+  #takesNames({ fields, isOpen }: Structure, { keys }: Type & { kind: "map" }, side: Side, depth: number): boolean {
+    const type = this.#resolve(keys, side)
+    if (isOpen && constantsOf(type, side) !== undefined) return false
+    return Array.from(fields.keys()).every((name) => this.#takesConstant(name, type, side, depth + 1))
+  }
+
+  #takesConstant(value: Constant, type: Type, side: Side, depth: number): boolean {
     const constants = constantsOf(type, side)
     this.#steps += 1 + (constants?.length ?? 0) / 100
-    if (this.#steps > maxSteps) return true
+    if (this.#steps > maxSteps || depth > maxDepth) return true
     if (constants !== undefined) return constants.some((each) => isSame(each, value))
     switch (type.kind) {
       case "unknown":
         return true
       case "union":
-        return type.members.some((member) => this.#takesConstant(value, this.#resolve(member, side), side))
+        return type.members.some((member) => this.#takesConstant(value, this.#resolve(member, side), side, depth + 1))
       case "string":
       case "uuid":
       case "date":
       case "time":
       case "duration":
-      case "datetime":
         return typeof value === "string"
+      case "datetime":
+        return typeof value === "string" && (side.language === "Python" || type.aware !== true)
       case "decimal":
-        return typeof value === "string" || typeof value === "number"
+        return typeof value === "string" || (side.language === "Python" && typeof value === "number")
       case "number":
         return typeof value === "number" || typeof value === "bigint"
       case "integer":
@@ -544,13 +571,13 @@ class Comparison {
       // Every declared error of Python has one.
       if (side.language === "Python")
         fields.set("message", { name: "message", type: { kind: "string" }, required: true })
-      return { fields, place: definition.place }
+      return { fields, isOpen: true, place: definition.place }
     }
     if (definition.kind !== "struct") return undefined
     const fields = byName(definition.fields)
     if (definition.tag !== undefined)
       fields.set(definition.tag.field, constantField(definition.tag.field, definition.tag.value))
-    return { fields, place: definition.place }
+    return { fields, isOpen: definition.open === true, place: definition.place }
   }
 
   #id(type: Type): string {
@@ -591,6 +618,21 @@ const hintOf = (python: Type, { from }: Direction): string => {
 const leaf = (message: string, place?: Place): Finding => ({ path: "", message, place })
 
 const inside = (name: string, finding: Finding): Finding => ({ ...finding, path: `.${name}${finding.path}` })
+
+/** Keys that a structure of Python refuses. */
+const surplus = (sent: Structure, taken: Structure): ReadonlyArray<Finding> => {
+  if (taken.isOpen) return fits
+  const names = Array.from(taken.fields.keys())
+  const others = Array.from(sent.fields.keys()).flatMap((name) => {
+    if (taken.fields.has(name)) return []
+    const near = closest(name, names)
+    const meant = near === undefined ? "" : `: did you mean \`${near}\`?`
+    return [inside(name, leaf(`TypeScript sends it, Python takes no other keys than its own${meant}`))]
+  })
+  return sent.isOpen
+    ? [...others, inside("*", leaf("TypeScript sends any keys, Python takes no other keys than its own"))]
+    : others
+}
 
 /** Python says it where the innermost structure is that has a place. */
 const placed = (findings: ReadonlyArray<Finding>, place: Place | undefined): ReadonlyArray<Finding> =>
@@ -641,6 +683,10 @@ const constantsOf = (type: Type, { contract }: Side): ReadonlyArray<Constant> | 
   const definition = type.kind === "ref" ? contract.definitions[type.name] : undefined
   return definition?.kind === "enum" ? definition.members.map(({ value }) => value) : undefined
 }
+
+/** An array of one dimension that is bytes on the wire. */
+const isOfBytes = ({ dimensions, dtype }: Type & { kind: "ndarray" }): boolean =>
+  (dtype === null || dtype === "uint8") && (dimensions === null || dimensions === 1)
 
 const isInteger = (value: Constant): value is number | bigint => typeof value === "bigint" || Number.isInteger(value)
 

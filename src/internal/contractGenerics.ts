@@ -5,6 +5,10 @@ import { contractText } from "./contractText.ts"
 
 /** More uses than any program has: a generic that refers to ever other uses of itself. */
 const maxInstances = 1000
+/** How much text arguments may be, which double at each use where a parameter stands in them twice. */
+const maxArguments = 10_000
+/** Of a longer name only so much is kept. */
+const maxName = 200
 
 export interface Instantiated {
   readonly contract: Contract
@@ -22,7 +26,15 @@ export const instantiate = (contract: Contract): Instantiated => {
   if (unrolled.size === 0) return { contract, endless: new Set() }
   const out: Record<string, Definition> = Object.create(null)
   const endless = new Set<string>()
-  let instances = 0
+  /** The names of the uses, by what they use. */
+  const instances = new Map<string, string>()
+
+  /** What is called so already may be something else: a class of that name, or another use that reads the same. */
+  const free = (wanted: string, key: string): string => {
+    let name = wanted.length > maxName ? `${wanted.slice(0, maxName)}_${hash(key)}` : wanted
+    while (Object.hasOwn(definitions, name) || Object.hasOwn(out, name)) name += "_"
+    return name
+  }
 
   /** A type without references to unrolled generics, `bindings` being what its parameters are. */
   const close = (type: Type, bindings: ReadonlyMap<string, Type>): Type => {
@@ -31,18 +43,20 @@ export const instantiate = (contract: Contract): Instantiated => {
     if (closed.kind !== "ref" || !unrolled.has(closed.name)) return closed
     const definition = definitions[closed.name]!
     const args = parametersOf(definition).map((_, i) => closed.arguments?.[i] ?? { kind: "unknown" as const })
-    const name = `${closed.name}Of${args.map(nameOf).join("And")}`
-    if (!Object.hasOwn(out, name)) {
-      if (++instances > maxInstances) {
-        endless.add(closed.name)
-        return { kind: "unknown" }
-      }
-      // Before its types are looked at, which may refer to it.
-      out[name] = definition
-      out[name] = mapTypes(definition, (inner) =>
-        close(inner, new Map(parametersOf(definition).map((parameter, i) => [parameter, args[i]!])))
-      )
+    const key = JSON.stringify([closed.name, args], bigints)
+    const known = instances.get(key)
+    if (known !== undefined) return { kind: "ref", name: known }
+    if (instances.size === maxInstances || key.length > maxArguments) {
+      endless.add(closed.name)
+      return { kind: "unknown" }
     }
+    const name = free(`${closed.name}Of${args.map(nameOf).join("And")}`, key)
+    // Before its types are looked at, which may refer to it.
+    instances.set(key, name)
+    out[name] = definition
+    out[name] = mapTypes(definition, (inner) =>
+      close(inner, new Map(parametersOf(definition).map((parameter, i) => [parameter, args[i]!])))
+    )
     return { kind: "ref", name }
   }
 
@@ -76,14 +90,22 @@ export const instantiate = (contract: Contract): Instantiated => {
 const generics = (definitions: Contract["definitions"]): ReadonlySet<string> => {
   const graph = makeGraph(definitions)
   const isGeneric = (name: string) => parametersOf(definitions[name]).length > 0
-  const cyclic = graph.order.filter((name) => isGeneric(name) && graph.cycles.has(name))
-  const found = new Set(cyclic)
+  const users = new Map<string, Array<string>>()
   for (const name of graph.order) {
-    if (!isGeneric(name)) continue
-    const used = graph.reach(referencesIn(typesOf(definitions[name]!)))
-    if (cyclic.some((other) => used.has(other))) found.add(name)
+    for (const used of referencesIn(typesOf(definitions[name]!))) {
+      const known = users.get(used)
+      if (known === undefined) users.set(used, [name])
+      else known.push(name)
+    }
   }
-  return found
+  const reached = new Set<string>()
+  const pending = graph.order.filter((name) => isGeneric(name) && graph.cycles.has(name))
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    if (reached.has(name)) continue
+    reached.add(name)
+    for (const user of users.get(name) ?? []) pending.push(user)
+  }
+  return new Set(graph.order.filter((name) => isGeneric(name) && reached.has(name)))
 }
 
 /** A definition without parameters, its types replaced. */

@@ -89,32 +89,49 @@ export const make = (definitions: Contract["definitions"]): Graph => {
       for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
         if (reached.has(name) || !edges.has(name)) continue
         reached.add(name)
-        pending.push(...edges.get(name)!)
+        for (const next of edges.get(name)!) pending.push(next)
       }
       return reached
     }
   }
 }
 
-/** Tarjan's strongly connected components, which come out in the order of their dependencies. */
+/** Tarjan's strongly connected components, which come out in the order of their dependencies. Chains may be of any length. */
 const componentsOf = (edges: ReadonlyMap<string, ReadonlyArray<string>>) => {
   const indices = new Map<string, number>()
   const lowest = new Map<string, number>()
   const stack: Array<string> = []
+  const onStack = new Set<string>()
   const components: Array<ReadonlySet<string>> = []
   const order: Array<string> = []
-  const visit = (name: string): void => {
+  const open: Array<{ readonly name: string; readonly others: Iterator<string> }> = []
+  const enter = (name: string): void => {
+    lowest.set(name, indices.size)
     indices.set(name, indices.size)
-    lowest.set(name, indices.get(name)!)
     stack.push(name)
-    for (const next of edges.get(name)!) {
-      if (!indices.has(next)) visit(next)
-      if (stack.includes(next)) lowest.set(name, Math.min(lowest.get(name)!, lowest.get(next)!))
-    }
-    order.push(name)
-    if (lowest.get(name) === indices.get(name)) components.push(new Set(stack.splice(stack.indexOf(name))))
+    onStack.add(name)
+    open.push({ name, others: edges.get(name)!.values() })
   }
-  for (const name of edges.keys()) if (!indices.has(name)) visit(name)
+  const leave = (name: string): void => {
+    open.pop()
+    order.push(name)
+    const least = lowest.get(name)!
+    const above = open.at(-1)
+    if (above !== undefined) lowest.set(above.name, Math.min(lowest.get(above.name)!, least))
+    if (least !== indices.get(name)) return
+    const component = new Set(stack.splice(stack.lastIndexOf(name)))
+    for (const each of component) onStack.delete(each)
+    components.push(component)
+  }
+  for (const start of edges.keys()) {
+    if (!indices.has(start)) enter(start)
+    for (let top = open.at(-1); top !== undefined; top = open.at(-1)) {
+      const { done, value: next } = top.others.next()
+      if (done === true) leave(top.name)
+      else if (!indices.has(next)) enter(next)
+      else if (onStack.has(next)) lowest.set(top.name, Math.min(lowest.get(top.name)!, indices.get(next)!))
+    }
+  }
   return { components, order }
 }
 

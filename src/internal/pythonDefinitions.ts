@@ -173,7 +173,7 @@ export class Definitions {
         "        ",
         own,
         "def __init__(",
-        ["self", { name: "message", type: "str | None", value: "None" }, "/", "*", ...parameters],
+        [receiverBeside(fields), { name: "message", type: "str | None", value: "None" }, "/", "*", ...parameters],
         "None",
         ": ..."
       )
@@ -218,6 +218,13 @@ export class Definitions {
   problem(method: string, path: string, message: string): void {
     this.problems.push({ method, path, message })
   }
+}
+
+/** What a method calls its instance, which no field is called. */
+const receiverBeside = (fields: ReadonlyArray<Field>): string => {
+  let name = "self"
+  while (fields.some((field) => field.name === name)) name += "_"
+  return name
 }
 
 const reservedFields = ["args", "add_note", "with_traceback"]

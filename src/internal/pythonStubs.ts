@@ -106,7 +106,12 @@ class Module {
   #handlers(scope: Scope, classes: Array<Block>): ReadonlyArray<Block> {
     this.#types.use("abc")
     this.#types.use("synapse")
-    const functions = this.#attributes(scope)
+    const functions = this.#attributes(scope).filter(({ name }) => {
+      if (canNameHandler(name)) return true
+      const why = "no handler of Python can be called so: a name has 1 to 200 printable characters, and no spaces"
+      this.#definitions.problem(name, "", why)
+      return false
+    })
     const methods = functions.map((each) => this.#handler(scope, each, classes))
     const kinds: Array<Block> = []
     if (functions.length > 0) this.#types.need("typing", "TypeVar")
@@ -266,3 +271,6 @@ const hostDoc = (scope: Scope, name: string, { doc, raises }: Method): string =>
   const errors = raises.map((error) => `    ${scope.names.get(error) ?? error}: A failure that it declares.`)
   return `${text}\n\nRaises:\n${errors.join("\n")}`
 }
+
+/** As the runtime sees it; names that begin with a dollar sign are its own. */
+const canNameHandler = (name: string): boolean => /^[^\s\p{C}\p{Z}]{1,200}$/u.test(name) && !name.startsWith("$")

@@ -23,15 +23,25 @@ const reserved = [
 /** Whether a text can be the name of a declaration. */
 export const isName = (text: string): boolean => /^[A-Za-z_$][\w$]*$/.test(text) && !reserved.includes(text)
 
+/** How many underscores tell names apart; of more that are alike, the others are numbered. */
+const maxUnderscores = 3
+
 /** A name for each, no two the same and none of `taken`: an underscore is added to what is not free. */
 export const assign = (names: Iterable<string>, taken: Iterable<string>): ReadonlyMap<string, string> => {
   const used = new Set([...reserved, ...taken])
   const assigned = new Map<string, string>()
+  const tried = new Map<string, number>()
   for (const name of names) {
-    let free = name.replaceAll(/[^\w$]+/g, "_").replace(/^(?=\d)|^$/, "_")
-    while (used.has(free)) free += "_"
+    const wanted = name.replaceAll(/[^\w$]+/g, "_").replace(/^(?=\d)|^$/, "_")
+    let count = tried.get(wanted) ?? 0
+    let free = numbered(wanted, count)
+    while (used.has(free)) free = numbered(wanted, ++count)
+    tried.set(wanted, count)
     used.add(free)
     assigned.set(name, free)
   }
   return assigned
 }
+
+const numbered = (name: string, count: number): string =>
+  count <= maxUnderscores ? name + "_".repeat(count) : `${name}_${count}`

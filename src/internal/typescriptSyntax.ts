@@ -94,9 +94,9 @@ export const key = (name: string): string => {
   return plainName.test(name) ? name : string(name)
 }
 
-/** Quoted as takes the least escapes. */
+/** Quoted as takes the least escapes. What ends a line for some does not stand in it: the end of a line is trimmed. */
 export const string = (text: string): string => {
-  const quoted = JSON.stringify(text)
+  const quoted = JSON.stringify(text).replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029")
   const doubles = text.split('"').length
   const singles = text.split("'").length
   if (doubles <= singles) return quoted

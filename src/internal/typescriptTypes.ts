@@ -113,6 +113,9 @@ export const make = ({ definitions, isSuspended, nameOf, onImport, onProblem, pa
   }
 
   const map = (type: Type & { readonly kind: "map" }): Doc => {
+    if (!isKey(type.keys, definitions)) {
+      return problem("a map whose keys are no single texts or numbers cannot travel: use a list of pairs")
+    }
     const values = schema(type.values)
     return isPlainText(type.keys)
       ? checked(Syntax.call("Schema.Record", "Schema.String", values), lengths(type, "Properties"))
@@ -185,12 +188,13 @@ export const make = ({ definitions, isSuspended, nameOf, onImport, onProblem, pa
           ? "string"
           : imported("DateTime", of.aware === true ? "DateTime.Utc" : "DateTime.Utc | string")
       case "literal":
-        return join(of.values.map(constant), " | ")
+        return join(distinct(of.values.map((value) => (isLiteral(value) ? constant(value) : "number"))), " | ")
       case "list":
         return generic(of.unique === true ? "ReadonlySet" : "ReadonlyArray", type(of.items))
       case "tuple":
         return tuple(of.items.map(type))
       case "map":
+        if (!isKey(of.keys, definitions)) return "unknown"
         return isPlainText(of.keys)
           ? ["{ readonly [key: string]: ", type(of.values), " }"]
           : generic("ReadonlyMap", type(of.keys), type(of.values))
@@ -226,6 +230,36 @@ const alternatives = (members: ReadonlyArray<Doc>): Doc => join(members, " | ")
 
 export const tuple = (items: ReadonlyArray<Doc>): Doc => ["readonly ", Syntax.docOf(Syntax.array(items))]
 
+/** Whether a value can be the key of a map on the wire. What leads only to itself can. */
+const isKey = (type: Type, definitions: Contract["definitions"], depth = 0): boolean => {
+  switch (type.kind) {
+    case "null":
+    case "list":
+    case "tuple":
+    case "map":
+    case "datetime":
+    case "ndarray":
+    case "table":
+    case "stream":
+    case "handle":
+      return false
+    case "union":
+      return type.members.every((member) => isKey(member, definitions, depth))
+    case "ref": {
+      const definition = Object.hasOwn(definitions, type.name) ? definitions[type.name] : undefined
+      if (definition === undefined || depth > maxAliases) return true
+      return (
+        definition.kind === "enum" || (definition.kind === "alias" && isKey(definition.type, definitions, depth + 1))
+      )
+    }
+    default:
+      return true
+  }
+}
+
+/** Of names that stand for names. */
+const maxAliases = 16
+
 const isPlainText = (type: Type): boolean =>
   type.kind === "string" && type.pattern === undefined && type.minLength === undefined && type.maxLength === undefined
 
@@ -236,7 +270,20 @@ export const constant = (value: Constant): string =>
       ? Syntax.number(value)
       : String(value)
 
+const distinct = (texts: ReadonlyArray<string>): ReadonlyArray<string> => Array.from(new Set(texts))
+
+/** There is no literal of infinity, nor of what is no number. */
+const isLiteral = (value: Constant): boolean => typeof value !== "number" || Number.isFinite(value)
+
 export const literals = (values: ReadonlyArray<Constant>): Doc => {
+  if (!values.every(isLiteral)) {
+    const others = values.filter((value) => value !== null && typeof value !== "number")
+    const members =
+      others.length === 0
+        ? "Schema.Number"
+        : Syntax.call("Schema.Union", Syntax.array([literals(others), "Schema.Number"]))
+    return values.includes(null) ? Syntax.call("Schema.NullOr", members) : members
+  }
   const others = values.filter((value) => value !== null)
   const [only] = others
   const inner =
@@ -260,21 +307,31 @@ const bounds = (
   { exclusiveMaximum, exclusiveMinimum, maximum, minimum, multipleOf }: Bounds,
   suffix: "" | "BigInt"
 ): ReadonlyArray<Doc> => {
-  const bound = (name: string, value: number | bigint | undefined): ReadonlyArray<Doc> => {
-    if (value === undefined || Math.abs(Number(value)) === Number.POSITIVE_INFINITY) return []
-    return [Syntax.call(`Schema.${name}${suffix}`, Syntax.number(suffix === "" ? Number(value) : BigInt(value)))]
+  /** Of integers a bound is one, too: `round` takes it to the nearest that is allowed. */
+  const bound = (
+    name: string,
+    value: number | bigint | undefined,
+    round: (value: number) => number
+  ): ReadonlyArray<Doc> => {
+    if (value === undefined || !Number.isFinite(Number(value))) return []
+    const shown = suffix === "" ? Number(value) : typeof value === "bigint" ? value : BigInt(round(value))
+    return [Syntax.call(`Schema.${name}${suffix}`, Syntax.number(shown))]
   }
   return [
-    ...bound("isGreaterThanOrEqualTo", minimum),
-    ...bound("isGreaterThan", exclusiveMinimum),
-    ...bound("isLessThanOrEqualTo", maximum),
-    ...bound("isLessThan", exclusiveMaximum),
-    ...(multipleOf === undefined
-      ? []
-      : suffix === ""
-        ? bound("isMultipleOf", multipleOf)
-        : [Syntax.call("Schema.makeFilter", `(n: bigint) => n % ${BigInt(multipleOf)}n === 0n`)])
+    ...bound("isGreaterThanOrEqualTo", minimum, Math.ceil),
+    ...bound("isGreaterThan", exclusiveMinimum, Math.floor),
+    ...bound("isLessThanOrEqualTo", maximum, Math.floor),
+    ...bound("isLessThan", exclusiveMaximum, Math.ceil),
+    ...divisor(multipleOf, suffix)
   ]
+}
+
+const divisor = (multipleOf: number | bigint | undefined, suffix: "" | "BigInt"): ReadonlyArray<Doc> => {
+  if (multipleOf === undefined || Number(multipleOf) === 0 || !Number.isFinite(Number(multipleOf))) return []
+  if (suffix === "") return [Syntax.call("Schema.isMultipleOf", Syntax.number(Number(multipleOf)))]
+  // Python alone checks what is a multiple of a fraction.
+  if (typeof multipleOf === "number" && !Number.isInteger(multipleOf)) return []
+  return [Syntax.call("Schema.makeFilter", `(n: bigint) => n % ${BigInt(multipleOf)}n === 0n`)]
 }
 
 const lengths = (

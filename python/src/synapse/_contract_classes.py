@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import sys
 import typing
 from collections.abc import Iterator, Mapping
@@ -114,9 +115,10 @@ class _Definer:
         members = []
         for member in self._kind:
             known, value = constant_of(member.value)
-            if not known:
+            if not known or (isinstance(value, float) and not math.isfinite(value)):
                 why = (
-                    f"the value of `{member.name}` cannot travel: give it text or a number for one"
+                    f"the value of `{member.name}` is no constant that can be named: give it text "
+                    f"or a number for one"
                 )
                 return {"kind": "alias", "type": self._describer.problem(self._spot, why)}
             members.append({"name": member.name, "value": value})

@@ -523,7 +523,12 @@ def _ndarray(numpy: Any, arguments: tuple[Any, ...]) -> Converter:
             wanted = argument
     name = "ndarray" if wanted is None else f"ndarray[{wanted.__name__}]"
 
+    # What TypeScript has for an array of bytes is what it has for bytes.
+    takes_bytes = wanted is None or issubclass(numpy.uint8, wanted)
+
     def convert(value: Any, path: str) -> Any:
+        if takes_bytes and isinstance(value, (bytes, bytearray, memoryview)):
+            return numpy.frombuffer(value, numpy.uint8).copy()
         if not isinstance(value, numpy.ndarray):
             raise _mismatch(name, value, path)
         if wanted is not None and not issubclass(value.dtype.type, wanted):

@@ -2,6 +2,7 @@
 import { diff } from "node:util"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import { whyOf } from "../environmentHost.ts"
 import { badUsage, Failure } from "./failure.ts"
@@ -66,17 +67,38 @@ const read = Effect.fnUntraced(function* (file: string) {
   )
 })
 
-/** In one step: whoever reads the file meanwhile gets the old one or the new one. */
-const replace = Effect.fnUntraced(function* (file: string, content: string) {
+/** In one step: whoever reads the file meanwhile gets the old one or the new one. A link stays one, and so does who may read it. */
+const replace = Effect.fnUntraced(function* (named: string, content: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
+  const file = yield* behindLinks(named)
   const temporary = `${file}.${process.pid}.tmp`
-  yield* fs.makeDirectory(path.dirname(path.resolve(file)), { recursive: true }).pipe(
-    Effect.andThen(fs.writeFileString(temporary, content)),
-    Effect.andThen(fs.rename(temporary, file)),
+  const write = Effect.gen(function* () {
+    yield* fs.makeDirectory(path.dirname(path.resolve(file)), { recursive: true })
+    yield* fs.writeFileString(temporary, content)
+    const present = yield* Effect.option(fs.stat(file))
+    if (Option.isSome(present)) yield* fs.chmod(temporary, present.value.mode & 0o777)
+    yield* fs.rename(temporary, file)
+  })
+  yield* write.pipe(
     Effect.onError(() => Effect.ignore(fs.remove(temporary, { force: true }))),
-    Effect.mapError((error) => new Failure(`${file} cannot be written: ${whyOf(error)}`))
+    Effect.mapError((error) => new Failure(`${named} cannot be written: ${whyOf(error)}`))
   )
+})
+
+const maxLinks = 40
+
+/** The file that is meant where it is a link, even one that leads to nothing yet. */
+const behindLinks = Effect.fnUntraced(function* (named: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  let file = named
+  for (let n = 0; n < maxLinks; n++) {
+    const target = yield* Effect.option(fs.readLink(file))
+    if (Option.isNone(target)) break
+    file = path.resolve(path.dirname(file), target.value)
+  }
+  return file
 })
 
 const shownLines = 24

@@ -5,7 +5,9 @@ import * as Effect from "effect/Effect"
 import { run } from "./command.ts"
 
 /** Runs the command with the arguments of this process. Ctrl-C ends it with all that it started, and the exit code 130. */
-export const main = (): void =>
+export const main = (): void => {
+  // Who closes it does not want to read what is said there, and may still want the result.
+  process.stderr.on("error", () => {})
   run(process.argv.slice(2)).pipe(
     Effect.flatMap((exitCode) =>
       Effect.sync(() => {
@@ -15,3 +17,4 @@ export const main = (): void =>
     Effect.provide(NodeServices.layer),
     NodeRuntime.runMain
   )
+}

@@ -2,6 +2,7 @@
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
+import type { PlatformError } from "effect/PlatformError"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 
@@ -10,11 +11,21 @@ export class OutputClosed {
   readonly _tag = "OutputClosed"
 }
 
+/** What was to be read there is not: the disk is full, for example. */
+export class OutputLost extends Error {
+  readonly _tag = "OutputLost"
+}
+
 /** Writes to stdout, and waits until it takes more. */
-export const write = (output: string | Uint8Array): Effect.Effect<void, OutputClosed, Stdio.Stdio> =>
-  Stdio.Stdio.use((stdio) => Stream.run(Stream.make(output), stdio.stdout())).pipe(
-    Effect.mapError(() => new OutputClosed())
-  )
+export const write = (output: string | Uint8Array): Effect.Effect<void, OutputClosed | OutputLost, Stdio.Stdio> =>
+  Stdio.Stdio.use((stdio) => Stream.run(Stream.make(output), stdio.stdout())).pipe(Effect.mapError(whyLost))
+
+const whyLost = ({ cause, message }: PlatformError): OutputClosed | OutputLost => {
+  const { code, message: why = message } = (cause ?? {}) as Partial<NodeJS.ErrnoException>
+  return code === "EPIPE" || code === "ERR_STREAM_DESTROYED"
+    ? new OutputClosed()
+    : new OutputLost(`The output cannot be written: ${why}`)
+}
 
 const prefixes: Readonly<Record<string, string>> = {
   Fatal: "error: ",
