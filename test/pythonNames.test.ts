@@ -15,6 +15,8 @@ const contract = (methods: Contract["methods"], definitions: Contract["definitio
 
 const method = { payload: { kind: "none" }, success: int, stream: false, raises: [] } as const
 
+const command = "npx effect-synapse stubs"
+
 /** Whether Python takes the text for a module. */
 const parse = (source: string): void =>
   void execFileSync("python3", ["-c", "import ast, sys; ast.parse(sys.stdin.read())"], { input: source })
@@ -25,7 +27,8 @@ describe("pythonStubs", () => {
       contract: contract(
         { embed: { ...method, raises: ["Busy"] } },
         { Busy: { kind: "error", fields: [{ name: "self", type: int, required: true }] } }
-      )
+      ),
+      command
     })
     assert.deepStrictEqual(problems, [])
     assert.include(source, "self_,")
@@ -34,7 +37,7 @@ describe("pythonStubs", () => {
 
   it("leaves out what cannot be the name of a handler, and says so", () => {
     for (const name of ["two words", "line\nbreak", "$own", "\u00ad", "x".repeat(201), ""]) {
-      const { problems, source } = pythonStubs({ contract: contract({ [name]: method, embed: method }) })
+      const { problems, source } = pythonStubs({ contract: contract({ [name]: method, embed: method }), command })
       assert.deepStrictEqual(
         problems.map(({ method }) => method),
         [name]
@@ -43,6 +46,6 @@ describe("pythonStubs", () => {
       assert.notInclude(source, "name=")
       parse(source)
     }
-    assert.deepStrictEqual(pythonStubs({ contract: contract({ "a-b.ünï": method }) }).problems, [])
+    assert.deepStrictEqual(pythonStubs({ contract: contract({ "a-b.ünï": method }), command }).problems, [])
   })
 })

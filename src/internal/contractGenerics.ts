@@ -43,7 +43,7 @@ export const instantiate = (contract: Contract): Instantiated => {
     if (closed.kind !== "ref" || !unrolled.has(closed.name)) return closed
     const definition = definitions[closed.name]!
     const args = parametersOf(definition).map((_, i) => closed.arguments?.[i] ?? { kind: "unknown" as const })
-    const key = JSON.stringify([closed.name, args], bigints)
+    const key = contractText({ kind: "ref", name: closed.name, arguments: args })
     const known = instances.get(key)
     if (known !== undefined) return { kind: "ref", name: known }
     if (instances.size === maxInstances || key.length > maxArguments) {
