@@ -11,10 +11,10 @@
 `Stream` is what comes from there item by item. `service` makes an object whose methods are
 handlers, `on_start` and `on_stop` are run at both ends of the life of a worker, and `background`
 runs a function at intervals in between; `replace_me` asks for another worker. A `Handle` is an
-object that TypeScript holds, `empty` makes an array that is returned without a copy, and `stats`
-says in numbers what goes on. `Int64` annotates an integer that TypeScript takes as a bigint. The
-module can be imported anywhere: without a worker around it, decorated functions are plain
-functions.
+object that TypeScript holds, a `Controller` the class of objects that it opens by name, `empty`
+makes an array that is returned without a copy, and `stats` says in numbers what goes on. `Int64`
+annotates an integer that TypeScript takes as a bigint. The module can be imported anywhere: without
+a worker around it, decorated functions are plain functions.
 
 A `Server` is a plain Python program whose endpoints are called over a network, by TypeScript and by
 a `Client` or an `AsyncClient`.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from synapse._background import background
 from synapse._cancel import Cancelled
 from synapse._context import Context, context
+from synapse._controller import Controller
 from synapse._declared import Error
 from synapse._empty import empty
 from synapse._failures import HostCallFailed, HostError
@@ -55,6 +56,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "Context",
+    "Controller",
     "Error",
     "Handle",
     "HostCallFailed",
