@@ -26,6 +26,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type * as Connection from "./Connection.ts"
+import * as Controller from "./Controller.ts"
 import type * as HostFunctions from "./HostFunctions.ts"
 import { makeAllocate } from "./internal/allocate.ts"
 import { type Calls, makeCall } from "./internal/call.ts"
@@ -743,6 +744,8 @@ export interface ServiceClass<Self, Id extends string> extends Context.ServiceCl
   readonly stream: StreamCall<Self>
   /** @see {@link acquire} */
   readonly acquire: Acquire<Self>
+  /** @see {@link controller} */
+  readonly controller: Controller.Open<Self>
   /** @see {@link evaluate} */
   readonly evaluate: Evaluate<Self>
   /** @see {@link allocate} */
@@ -792,11 +795,12 @@ export const Service =
       Layer.effect(key, makeFor(options, key)) as never
     const layer: ServiceClass<Self, Id>["layer"] = (options) =>
       Layer.provide(layerNoPlatform(options), NodeServices.layer)
-    const functions: Pick<ServiceClass<Self, Id>, keyof Runtime & keyof ServiceClass<Self, Id>> = {
+    const functions: Pick<ServiceClass<Self, Id>, (keyof Runtime & keyof ServiceClass<Self, Id>) | "controller"> = {
       call: (schema, input, options) => key.use((runtime) => runtime.call(schema, input, options)),
       stream: (schema, input, options) =>
         Stream.unwrap(key.useSync((runtime) => runtime.stream(schema, input, options))),
       acquire: (input, options) => key.use((runtime) => runtime.acquire(input, options)),
+      controller: Controller.makeOpen(key.useSync(({ acquire }) => acquire)),
       evaluate: (schema, bindings, options) =>
         function evaluate(literal, ...values) {
           // Here, where the stack still tells.
@@ -977,6 +981,42 @@ export const onProgress: <P, RD, R>(
  * @since 0.1.0
  */
 export const acquire: Acquire<Synapse> = Synapse.acquire
+
+/**
+ * Opens a class in Python that derives from `synapse.Controller`, and holds its instance until it is ended or the scope closes.
+ *
+ * **Details**
+ *
+ * Each opening is an instance of its own, in one worker, which keeps its state. Any name is a method: an effect that is called
+ * with the one value that it takes, and gives what Python returns. With a type of TypeScript the methods and properties have
+ * types, which nobody checks; with an `RpcGroup` they have schemas, declared errors and streams. The calls of one controller run
+ * in the order in which they are made, one at a time.
+ *
+ * When its worker ends, the instance is gone: calls fail with what ended the worker, and it has to be opened anew.
+ *
+ * **Gotchas**
+ *
+ * `then`, `toJSON`, the names of `Object.prototype`, those of {@link Controller.Controls} and names that begin with an
+ * underscore are no methods; `callMethod` calls those of them that Python has. Names with an underscore are private there too.
+ *
+ * **Example** (A counter that stays in Python)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Synapse } from "effect-synapse"
+ *
+ * const program = Effect.gen(function*() {
+ *   const chat = yield* Synapse.controller({ properties: { model: "something" } })
+ *   yield* chat.onMessage((data) => Console.log(data))
+ *   yield* chat.testStream()
+ *   return yield* chat.increment({ by: 5 })
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const controller: Controller.Open<Synapse> = Synapse.controller
 
 /**
  * Runs a piece of Python, the text of a template literal, and decodes its value: that of its last expression.

@@ -5,6 +5,7 @@
  */
 export * as Connection from "./Connection.ts"
 export * as Contract from "./Contract.ts"
+export * as Controller from "./Controller.ts"
 export * as Envelope from "./Envelope.ts"
 export * as HostFunctions from "./HostFunctions.ts"
 export * as NdArray from "./NdArray.ts"

@@ -16,7 +16,15 @@ const capacity = 256
 /** What is done with each progress of a call. Made by `Synapse.onProgress`. */
 export interface Progress<in out R> {
   readonly listener: (payload: Uint8Array, method: string) => Effect.Effect<void, SynapseError, R>
+  /** Whether all of the values are waited for, however many they are. */
+  readonly isComplete?: boolean | undefined
 }
+
+/** Partial results of a call: progress of which nothing is dropped. */
+export const makeMessages = <P, RD, R>(
+  schema: Schema.Decoder<P, RD>,
+  onMessage: (value: P) => Effect.Effect<unknown, never, R>
+): Progress<RD | R> => ({ ...makeProgress(schema, onMessage), isComplete: true })
 
 export const makeProgress = <P, RD, R>(
   schema: Schema.Decoder<P, RD>,
@@ -80,7 +88,9 @@ const isTimeout = (exit: Exit.Exit<unknown, SynapseError>): boolean => {
 
 /** Starts a listener for as long as the scope is open. `finish` waits until it has heard everything. */
 export const listening = Effect.fnUntraced(function* <R>(progress: Progress<R>, method: string) {
-  const queue = yield* Queue.sliding<Uint8Array, Cause.Done>(capacity)
+  const queue = yield* progress.isComplete === true
+    ? Queue.unbounded<Uint8Array, Cause.Done>()
+    : Queue.sliding<Uint8Array, Cause.Done>(capacity)
   const fiber = yield* Queue.take(queue).pipe(
     Effect.flatMap((payload) => progress.listener(payload, method)),
     Effect.forever,

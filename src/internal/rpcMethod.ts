@@ -12,18 +12,17 @@ import { DecodeFailed, EncodeFailed, SynapseError } from "../SynapseError.ts"
 // Each value meets its own schema; the types of the group are those of who uses this.
 type AnyCodec = Schema.Codec<unknown, unknown, unknown, unknown>
 
+/** What an RPC is called on: a runtime, or something that stands for one of its objects. */
+export type Callee = Pick<Runtime, "call" | "stream">
+
 export interface Method {
   readonly name: string
   readonly isStream: boolean
   /** From what the constructor of the payload takes to what is encoded. */
   readonly make: (input: unknown) => Effect.Effect<unknown, SynapseError>
   /** Sends a payload and gives the result, or the error that the RPC declares. */
-  readonly call: (runtime: Runtime, payload: unknown, options: CallOptions) => Effect.Effect<unknown, unknown, unknown>
-  readonly stream: (
-    runtime: Runtime,
-    payload: unknown,
-    options: CallOptions
-  ) => Stream.Stream<unknown, unknown, unknown>
+  readonly call: (callee: Callee, payload: unknown, options: CallOptions) => Effect.Effect<unknown, unknown, unknown>
+  readonly stream: (callee: Callee, payload: unknown, options: CallOptions) => Stream.Stream<unknown, unknown, unknown>
   /** Whether it is an error that the RPC declares. */
   readonly declares: (error: unknown) => boolean
 }
@@ -52,14 +51,14 @@ export const methodOf = (rpc: Rpc.AnyWithProps): Method => {
     isStream: streams !== undefined,
     make: (input) =>
       Effect.mapError(rpc.payloadSchema.makeEffect(input, { parseOptions }), (issue) => notFitting(name, issue)),
-    call: (runtime, payload, options) =>
+    call: (callee, payload, options) =>
       Effect.catch(
-        Effect.flatMap(encode(payload), (encoded) => runtime.call(success, encoded, options)),
+        Effect.flatMap(encode(payload), (encoded) => callee.call(success, encoded, options)),
         failure
       ),
-    stream: (runtime, payload, options) =>
+    stream: (callee, payload, options) =>
       Stream.catch(
-        Stream.unwrap(Effect.map(encode(payload), (encoded) => runtime.stream(success, encoded, options))),
+        Stream.unwrap(Effect.map(encode(payload), (encoded) => callee.stream(success, encoded, options))),
         (error) => Stream.fromEffect(failure(error))
       ),
     declares: Schema.is(error)

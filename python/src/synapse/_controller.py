@@ -1,4 +1,4 @@
-"""Classes whose instances TypeScript opens, to call their methods and to set and read properties."""
+"""Classes whose instances TypeScript opens, to call methods and to set and read properties."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from synapse._annotations import of_class
 from synapse._codec import DecodeIssue, apply
@@ -49,7 +49,7 @@ class Controller:
         {'counter': 5}
     """
 
-    _stream_func: ClassVar[Send | None] = None
+    _stream_func: Send | None = None
 
     def __init_subclass__(cls, *, name: str | None = "") -> None:
         super().__init_subclass__()
