@@ -68,3 +68,9 @@ class NotHeld:
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
+
+
+class AnyMethod:
+    """The base of an object whose methods nobody can list: every public name is one."""
+
+    __slots__ = ()

@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from synapse._answers import Made
 from synapse._binding import binder
 from synapse._cancel import shielded
 from synapse._declared import Error
 from synapse._frames import SUCCESS, Outgoing
-from synapse._handle import Handle, NotHeld
+from synapse._handle import AnyMethod, Handle, NotHeld
 from synapse._handlers import Handler, check_parameters, underlying
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Holding(Remote):
     # What is in the table, and not known to be, would stay there.
     @shielded
     def _hold(self, value: Any) -> Any:
+        if isinstance(value, Made):
+            return value
         if not isinstance(value, Handle):
             kind = type(value).__qualname__
             return NotHeld(
@@ -331,6 +334,8 @@ def _kind(value: Any, name: str, get: bool) -> Any:
     try:
         found = inspect.getattr_static(value, name)
     except AttributeError:
+        if isinstance(value, AnyMethod):
+            return found_later
         return found_later if get and _makes_attributes(type(value)) else None
     if get:
         return found_later

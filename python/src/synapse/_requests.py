@@ -176,7 +176,7 @@ class Requests:
     def _nearest(self, method: str) -> list[str]:
         import difflib
 
-        names = sorted(self._handlers)
+        names = sorted(each for each in self._handlers if not each.startswith("$"))
         return difflib.get_close_matches(method, names, _MAX_NEAREST) or names[:_MAX_NAMES]
 
 

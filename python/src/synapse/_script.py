@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from synapse._worker import Worker
 
 #: The modules that know a protocol, each with a class `Adapter`.
-PROTOCOLS: Final = {"stdio-v1": "synapse._stdio_v1"}
+PROTOCOLS: Final = {"stdio-v1": "synapse._stdio_v1", "json-lines": "synapse._json_lines"}
 
 _STDIN: Final = 0
 # How long the answers that the script has given have to leave, once it has ended.
