@@ -625,7 +625,7 @@ export const make = Effect.fnUntraced(function* (
     )
   }
   const synchronous = synchronousMethods(hello)
-  const replaceable = new Set(hello.methods.filter(({ cancel }) => cancel === "replace").map(({ name }) => name))
+  const replaceable = methodsWhere(hello, ({ cancel }) => cancel === "replace")
 
   const add = (request: Request, caller: Caller, lane?: Lane): OpenCall => {
     // The methods of an object are not known here.
@@ -748,8 +748,23 @@ export const make = Effect.fnUntraced(function* (
  * @category accessors
  * @since 0.1.0
  */
-export const synchronousMethods = (hello: Envelope.Hello): ReadonlySet<string> =>
-  new Set([
-    Envelope.evaluateMethod,
-    ...hello.methods.filter((method) => !method.async && !method.stream).map(({ name }) => name)
-  ])
+export const synchronousMethods = (hello: Envelope.Hello): Methods => {
+  const methods = methodsWhere(hello, ({ async, stream }) => !async && !stream)
+  return { has: (name) => name === Envelope.evaluateMethod || methods.has(name) }
+}
+
+/**
+ * Some of the methods of a worker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Methods = Pick<ReadonlySet<string>, "has">
+
+/** A script that does not tell its methods has one of this name, for all of them. */
+const anyMethod = "$any"
+
+const methodsWhere = (hello: Envelope.Hello, is: (method: Envelope.Hello["methods"][number]) => boolean): Methods => {
+  const names = new Set(hello.methods.filter(is).map(({ name }) => name))
+  return names.has(anyMethod) ? { has: () => true } : names
+}

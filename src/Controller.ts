@@ -17,6 +17,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import { isMethod } from "./internal/controllerNames.ts"
 import { makeMessages } from "./internal/progress.ts"
 import { type Callee, type Method, methodOf } from "./internal/rpcMethod.ts"
 import type { RemoteObject } from "./RemoteObject.ts"
@@ -322,13 +323,6 @@ const inputOf = (input: ReadonlyArray<unknown>): unknown => {
   if (input.length > 1) return input
   return input[0] === undefined ? {} : input[0]
 }
-
-/** Names that others look for in objects to see what they are. */
-const probed = new Set(["then", "toJSON", ...Object.getOwnPropertyNames(Object.prototype)])
-
-/** What could be a public name in Python, and is not looked for in objects that have no methods in Python. */
-const isMethod = (name: string | symbol): name is string =>
-  typeof name === "string" && /^\p{ID_Start}\p{ID_Continue}*$/u.test(name) && !probed.has(name)
 
 /** Every name that can be one is a method. */
 const named = ({ controls }: Session): object => {

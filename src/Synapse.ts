@@ -72,7 +72,7 @@ export interface SynapseOptions<R = never> {
   readonly entrypoint?: string | undefined
   /**
    * The protocol of a script that was written for another system, and is run as it is in place of a module: its calls have no
-   * `method`, or that of the protocol, and it takes one at a time. Default: none, a module that imports `synapse`.
+   * `method`, or one of its own, and it takes one at a time. Default: none, a module that imports `synapse`.
    */
   readonly protocol?: Protocol | undefined
   /**
@@ -183,12 +183,17 @@ export interface SynapseOptions<R = never> {
  * that begins with `[ERROR`. A call that is given up cannot be stopped in the script: its reply is waited for, and its worker
  * is replaced where it has not come after `cancelGrace`.
  *
+ * `"json-lines"`: an object of JSON a line. A call is `{"method": ..., "params": ...}` on standard input; on standard output
+ * `__STREAM__` and a value is progress, or a message of a controller, and `{"result": ...}` or `{"error": ...}` the end, the
+ * latter as `HandlerFailed`. Every other line is a record of the log. Any name is a method; {@link controller} opens the whole
+ * script, one for each process. What is given up is as above.
+ *
  * With a protocol no memory is shared, and `maxFrameSize` is 128 MiB unless it is set.
  *
  * @category models
  * @since 0.1.0
  */
-export type Protocol = "stdio-v1"
+export type Protocol = "stdio-v1" | "json-lines"
 
 /**
  * How memory is shared with workers.

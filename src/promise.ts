@@ -30,6 +30,17 @@ import type { EnvironmentMode, EnvironmentSettings } from "./PythonEnvironment.t
 import * as Core from "./Synapse.ts"
 import { DecodeFailed, SynapseError } from "./SynapseError.ts"
 
+export {
+  Bindings,
+  ChatModel,
+  Controller,
+  type ControllerOptions,
+  type PromiseController,
+  type PromiseControllerClass,
+  type PromiseControls,
+  type PromiseMethods
+} from "./promiseController.ts"
+
 /**
  * How long something takes: milliseconds, or a text such as `"5 seconds"`.
  *

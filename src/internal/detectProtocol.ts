@@ -6,6 +6,7 @@ import type { Protocol } from "../Synapse.ts"
 const importsSynapse =
   /^[ \t]*(?:import[ \t]+(?:[\w., \t]+,[ \t]*)?synapse\b|from[ \t]+synapse(?:\.\w+)*[ \t]+import\b)/m
 const readsStdin = /\bstdin\b/
+const sendsLines = /\b__STREAM__/
 
 const read = (file: string): string => {
   try {
@@ -16,7 +17,7 @@ const read = (file: string): string => {
 }
 
 /**
- * A file that imports `synapse` is a module of ours, one that mentions `stdin` is a script. The entrypoint decides, and where it
+ * A file that imports `synapse` is a module of ours, one that mentions `stdin` is a script, of lines where it has their prefix. The entrypoint decides, and where it
  * says neither, the files beside it do.
  */
 export const detectProtocol = (directory: string, file: string): Protocol | undefined => {
@@ -24,7 +25,8 @@ export const detectProtocol = (directory: string, file: string): Protocol | unde
   const isOurs = !existsSync(join(directory, "synapse.py")) && !existsSync(join(directory, "synapse"))
   const protocolOf = (sources: ReadonlyArray<string>): "native" | Protocol | undefined => {
     if (isOurs && sources.some((source) => importsSynapse.test(source))) return "native"
-    return sources.some((source) => readsStdin.test(source)) ? "stdio-v1" : undefined
+    if (!sources.some((source) => readsStdin.test(source))) return undefined
+    return sources.some((source) => sendsLines.test(source)) ? "json-lines" : "stdio-v1"
   }
   const beside = () => readdirSync(directory).filter((name) => name.endsWith(".py"))
   const found =

@@ -5,7 +5,7 @@
  * A call that gets a seat begins there at once: between the two there is nothing that could end either.
  */
 import * as Effect from "effect/Effect"
-import { type Connection, synchronousMethods } from "../Connection.ts"
+import { type Connection, type Methods, synchronousMethods } from "../Connection.ts"
 import { Overloaded, SynapseError } from "../SynapseError.ts"
 import type { Begin, QueueOptions, UseOptions, WorkerPool } from "../WorkerPool.ts"
 import { maxDelayMillis } from "./nativeSleep.ts"
@@ -202,7 +202,7 @@ export class Dispatcher {
   readonly #crowded = new Set<Seat>()
   /** Every connection there is, those included that leave. */
   readonly connections = new Set<Connection>()
-  #synchronous: ReadonlySet<string> | undefined
+  #synchronous: Methods | undefined
   #refusal: SynapseError | undefined
   #lastTurn = 0
 

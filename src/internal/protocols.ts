@@ -2,7 +2,7 @@
 import type { Protocol, SynapseOptions } from "../Synapse.ts"
 
 /** The protocols that a worker can speak with a script. */
-export const protocols: ReadonlyArray<Protocol> = ["stdio-v1"]
+export const protocols: ReadonlyArray<Protocol> = ["stdio-v1", "json-lines"]
 
 const MiB = 1024 * 1024
 
