@@ -1010,8 +1010,14 @@ export const acquire: Acquire<Synapse> = Synapse.acquire
  * import { Console, Effect } from "effect"
  * import { Synapse } from "effect-synapse"
  *
+ * interface Chat {
+ *   model: string
+ *   increment(params: { by: number }): { counter: number }
+ *   testStream(): void
+ * }
+ *
  * const program = Effect.gen(function*() {
- *   const chat = yield* Synapse.controller({ properties: { model: "something" } })
+ *   const chat = yield* Synapse.controller<Chat>({ properties: { model: "something" } })
  *   yield* chat.onMessage((data) => Console.log(data))
  *   yield* chat.testStream()
  *   return yield* chat.increment({ by: 5 })

@@ -144,6 +144,30 @@ describe("the class in place of theirs", () => {
     await none.end()
   })
 
+  it("gives a call up whose messages are not wanted any more", async () => {
+    await using chat = new Controller({}, { directory: modules.controller.directory, ...unsaid })
+    const path = join(await mkdtemp(join(tmpdir(), "chat-model-")), "stopped")
+    for await (const part of chat.messages("endless", { path })) if (part === 2) break
+    assert.deepStrictEqual(await chat.increment(), { counter: 1 })
+    assert.strictEqual(readFileSync(path, "utf8"), "stopped")
+  })
+
+  it("throws in the program what a listener throws, and goes on", async () => {
+    await using chat = new Controller({}, { directory: modules.controller.directory, ...unsaid })
+    chat.onMessage(() => {
+      throw new Error("thrown by a listener")
+    })
+    const others = process.listeners("uncaughtException")
+    process.removeAllListeners("uncaughtException")
+    const thrown = new Promise((resolve) => process.once("uncaughtException", resolve))
+    try {
+      assert.deepStrictEqual(await chat.testStream({ parts: 1 }), { parts: 1 })
+      assert.include(String(await thrown), "thrown by a listener")
+    } finally {
+      for (const other of others) process.on("uncaughtException", other)
+    }
+  })
+
   it("hands on what is printed", async () => {
     const lines: Array<string> = []
     const chat = new ChatModel({}, { directory, onLog: (line) => lines.push(line) })
@@ -215,6 +239,35 @@ layer(Synapse.layer(modules.chatModel), live)("an unmodified script", (it) => {
 })
 
 describe("the process of an unmodified script", () => {
+  it.live("is replaced when its controller has ended: the next one finds the script as it begins", () =>
+    Effect.gen(function* () {
+      const once = Effect.scoped(
+        Effect.gen(function* () {
+          const chat = yield* Synapse.controller()
+          yield* chat.callMethod("increment")
+          return [yield* chat.callMethod("increment"), yield* chat.callMethod("pid")]
+        })
+      )
+      const [one, first] = yield* once
+      const [two, second] = yield* once
+      assert.deepStrictEqual([one, two], [{ counter: 2 }, { counter: 2 }])
+      assert.notStrictEqual(first, second)
+    }).pipe(Effect.provide(Synapse.layer(modules.chatModel)))
+  )
+
+  it.live("is replaced when a call that was given up does not end", () =>
+    Effect.gen(function* () {
+      const call = (method: string, timeout?: "100 millis") => Synapse.call(Schema.Any, {}, { method, timeout })
+      const first = yield* call("pid")
+      assert.strictEqual((yield* reasonOf(call("hang", "100 millis"), "CallTimeout")).method, "hang")
+      assert.notStrictEqual(yield* call("pid"), first)
+      const chat = yield* Synapse.controller({ options: { onCancel: "replace" } })
+      yield* Effect.timeoutOption(chat.callMethod("hang"), "100 millis")
+      // It went with its process.
+      yield* reasonOf(chat.callMethod("increment"), "Closed")
+    }).pipe(Effect.scoped, Effect.provide(Synapse.layer({ ...modules.chatModel, cancelGrace: "100 millis" })))
+  )
+
   it.live("ChatModel 10: comes to its end, and leaves with 0", () =>
     Effect.gen(function* () {
       const path = yield* Effect.promise(() => mkdtemp(join(tmpdir(), "chat-model-")))

@@ -351,6 +351,14 @@ layer(Synapse.layer(modules.controller), live)("a controller that is described",
 })
 
 describe("the process of a controller", () => {
+  it.live("is shared by those of the same key", () =>
+    Effect.gen(function* () {
+      const pid = (affinity: string) => Effect.flatMap(opened({ options: { affinity } }), (chat) => chat.pid())
+      const key = yield* pid("key")
+      assert.deepStrictEqual(yield* Effect.all([pid("key"), pid("key"), pid("key")]), [key, key, key])
+    }).pipe(Effect.scoped, Effect.provide(Synapse.layer({ ...modules.controller, workers: 2 })))
+  )
+
   it.live("ChatModel 11: is one for each call, with one-shot workers", () =>
     Effect.gen(function* () {
       const seen: Array<unknown> = []

@@ -21,6 +21,16 @@ const run = (...args: ReadonlyArray<string>): Promise<{ readonly code: number | 
     child.on("close", (code) => resolve({ code, output }))
   })
 
+// The first of the two programs ends while the second one begins.
+const chatModel = [
+  "{ model: 'something' }\n{ tokenizer: 123 }\n",
+  "Incremented counter: 5\n",
+  /\n{ data: 'partial' }\n(.*\n)*{ data: 'results' }\n/,
+  "{ model: 'gpt' }\n",
+  /Streamed partial data: { data: 'partial' }\n(.*\n)*Streamed partial data: { data: 'results' }\n/,
+  "the counter is 5\n"
+]
+
 const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   hello: ["mean 2.5 of 4 values", "Ada"],
   "streaming-chat": [
@@ -52,6 +62,8 @@ const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "Here are the nodes I know about...\n",
     "Received: Sending your message to known nodes: hello everyone\n"
   ],
+  "from-chat-model": chatModel,
+  "from-chat-model-native": chatModel,
   "inline-python": [
     "deviation 2\n",
     "ZeroDivisionError in app.ts, line",

@@ -285,7 +285,11 @@ def test_a_script_belongs_to_one_controller(chat: Worker) -> None:
     assert (got.kind, got.meta["reason"]) == (DIE, "Unsupported")
     assert "oneShot" in got.payload["detail"]
     chat.send(frame(RELEASE, it))
+    # One that comes too early is for another worker.
+    chat.request("Controller", {}, hold=True)
     assert chat.receive().kind == GO_AWAY
+    got = chat.receive()
+    assert (got.kind, got.meta) == (DIE, {"reason": "Closed", "delivery": "rejected"})
 
 
 def test_a_property_that_the_script_refuses_is_its_error(run: Callable[..., Worker]) -> None:

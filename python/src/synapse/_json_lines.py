@@ -23,6 +23,7 @@ from synapse._handle import AnyMethod, Handle
 from synapse._handlers import Handler
 from synapse._incoming import ItemIssue
 from synapse._logs import LogStream, Output
+from synapse._objects import Remote
 from synapse._script import Stdin
 from synapse._stdio_v1 import Replies
 
@@ -65,8 +66,9 @@ class Adapter:
         self.is_waiting = False
         self._reply: dict[str, Any] | None = None
         self._call: Call | None = None
-        #: Whether it is held by a caller that opened it as a controller.
-        self.is_open = False
+        # Whether a caller that opened it as a controller has it, or had it.
+        self._is_open = False
+        self._is_leaving = False
 
     def attach(self, stdin: Stdin, output: Output) -> None:
         self._stdin, self._stdout = stdin, output.stdout
@@ -118,22 +120,26 @@ class Adapter:
 
     def open(self, properties: dict[str, Any] | None) -> Any:
         """Let a caller have the script as a controller."""
-        with self._stdin.changed:
-            if self.is_open:
-                return Made(lambda answers, id: answers.unsupported(id, _TAKEN))
-            self.is_open = True
+        if self._is_open:
+            _close_due()
+        if self._is_leaving:
+            return Made(lambda answers, id: answers.die(id, "Closed", None, rejected=True))
+        if self._is_open:
+            return Made(lambda answers, id: answers.unsupported(id, _TAKEN))
+        self._is_open = True
         try:
             for name, value in (properties or {}).items():
                 self.ask("setProperty", {"name": name, "value": value})
         except BaseException as error:
-            self.is_open = False
+            self._is_open = False
             if isinstance(error, Refused):
                 return error.answer()
             raise
         return Handle(Script(self), self._let_go)
 
     def _let_go(self) -> None:
-        # It keeps what it has been told, and the next one is to find it as it was.
+        # It keeps what it has been told, and the next one is to find it as it begins.
+        self._is_leaving = True
         _replace.replace_me("the controller that had this script was ended")
 
     # Lines
@@ -204,6 +210,13 @@ def _report(call: Call, value: Any) -> None:
         Context(call).progress(value)
     except ValueError as error:
         logging.getLogger("synapse").error("A partial result is dropped: %s", error)
+
+
+def _close_due() -> None:
+    """Let go of what the caller has let go of, which waits for this call to end."""
+    call = current_call.get()
+    if call is not None and isinstance(call.handler, Remote):
+        call.handler.objects.close_due()
 
 
 class Script(AnyMethod):

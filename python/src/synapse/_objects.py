@@ -52,12 +52,12 @@ class Remote(Handler):
     end.
     """
 
-    __slots__ = ("_objects",)
+    __slots__ = ("objects",)
 
     def __init__(self, objects: Objects, function: Callable[..., Any], name: str) -> None:
         # Nothing can declare what a method raises, so all declared errors are.
         super().__init__(function, name, (Error,))
-        self._objects = objects
+        self.objects = objects
 
     def begin(self) -> None:
         """A call was accepted."""
@@ -87,10 +87,10 @@ class Method(Remote):
         return self.bind(payload)
 
     def begin(self) -> None:
-        self._objects.use(self.held)
+        self.objects.use(self.held)
 
     def ended(self, answer: Outgoing) -> None:
-        self._objects.leave(self.held)
+        self.objects.leave(self.held)
 
 
 class Holding(Remote):
@@ -124,7 +124,7 @@ class Holding(Remote):
                 f"`{self.name}` returned `{kind}`, and only a synapse.Handle can be acquired: "
                 f"call it with `Synapse.call`"
             )
-        self._made = self._objects.add(value)
+        self._made = self.objects.add(value)
         made = type(value.value)
         return {"handle": self._made.id, "type": f"{made.__module__}.{made.__qualname__}"}
 
@@ -138,7 +138,7 @@ class Holding(Remote):
         head = answer if isinstance(answer, bytes) else answer[0]
         if self._made is not None and head[_KIND_AT] != SUCCESS:
             # The host has never heard of it.
-            self._objects.release(self._made.id)
+            self.objects.release(self._made.id)
 
 
 def _call(held: Held, name: str, /, *arguments: Any, **named: Any) -> Any:
