@@ -279,6 +279,33 @@ def test_replies_may_be_written_in_any_way(chat: Worker) -> None:
     assert chat.value("raw", {}) == "é"
 
 
+@pytest.mark.parametrize(
+    "read", ["sys.stdin", "iter(sys.stdin.readline, '')", "sys.stdin.buffer", "inputs()"]
+)
+def test_calls_may_be_read_in_any_way(run: Callable[..., Worker], read: str) -> None:
+    source = """
+    import json, sys
+
+    def inputs():
+        while True:
+            try:
+                yield input("> ")
+            except EOFError:
+                return
+
+    def answer(call):
+        print("__STREAM__1")
+        print(json.dumps({"result": json.loads(call)["params"]}))
+
+    for call in READ:
+        answer(call)
+    """
+    worker = run(source.replace("READ", read))
+    assert [worker.value("echo", index) for index in range(3)] == [0, 1, 2]
+    assert with_sent(worker, "echo", 3)[0] == [1]
+    assert worker.shut_down(5000) == 0
+
+
 def test_a_script_belongs_to_one_controller(chat: Worker) -> None:
     it = open_it(chat)
     got = chat.call("Controller", {}, hold=True)
