@@ -58,9 +58,10 @@ export type Duration = number | `${number} ${"milli" | "second" | "minute" | "ho
 export interface SynapseOptions {
   /**
    * What the module speaks. `"native"`: it imports `synapse`, and its handlers are called by `method`. `"stdio-v1"`: it is a script
-   * that reads calls from standard input and writes replies to `sys.stdout.buffer`, a length and MessagePack each. `"auto"`,
-   * the default: an entrypoint that imports `synapse` is native, one that mentions `stdin` is a script; where it does neither, the
-   * files beside it decide. Nothing is run to find out.
+   * that reads calls from standard input and writes replies to `sys.stdout.buffer`, a length and MessagePack each;
+   * `"json-lines"`: one that reads and prints a line of JSON each. `"auto"`, the default: an entrypoint that imports `synapse`
+   * is native, one that mentions `stdin` is a script, of lines where it mentions `__STREAM__`; where it does neither, the files
+   * beside it decide. Nothing is run to find out.
    */
   readonly protocol?: "auto" | "native" | Core.Protocol | undefined
   /** The interpreter (a path or a command), or a range of versions such as `">=3.10"`. Default: the first that is found. */

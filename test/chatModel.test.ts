@@ -14,7 +14,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Schema, Stream } from "effect"
 import { Synapse } from "effect-synapse"
 import type { LogRecord } from "../src/internal/logs.ts"
-import { ChatModel, Controller, type PromiseController } from "../src/promise.ts"
+import { ChatModel, Controller, type PromiseController, Synapse as PromiseSynapse } from "../src/promise.ts"
 import { SynapseError } from "../src/SynapseError.ts"
 import { live, reasonOf, upTo } from "./fixtures/dialogue.ts"
 import * as modules from "./fixtures/modules.ts"
@@ -129,6 +129,12 @@ describe("the class in place of theirs", () => {
     assert.strictEqual((error.cause as SynapseError).reason._tag, "HandlerFailed")
     const unknown: Error = await chat.nothing().catch((error: unknown) => error)
     assert.strictEqual(unknown.message, "Unknown method: nothing")
+  })
+
+  it("is told from scripts of the other protocol", async () => {
+    await using synapse = new PromiseSynapse({ environment: "system" })
+    await synapse.spawn(directory, "index")
+    assert.deepStrictEqual(await synapse.call({ by: 5 }, { method: "increment" }), { counter: 5 })
   })
 
   it("opens, or says why it does not", async () => {

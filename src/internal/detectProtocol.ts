@@ -17,8 +17,8 @@ const read = (file: string): string => {
 }
 
 /**
- * A file that imports `synapse` is a module of ours, one that mentions `stdin` is a script, of lines where it has their prefix. The entrypoint decides, and where it
- * says neither, the files beside it do.
+ * A file that imports `synapse` is a module of ours, one that mentions `stdin` is a script, of lines where it has their
+ * prefix. The entrypoint decides, and where it says neither, the files beside it do.
  */
 export const detectProtocol = (directory: string, file: string): Protocol | undefined => {
   // Theirs, by chance of the same name.

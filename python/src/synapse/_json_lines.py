@@ -96,7 +96,7 @@ class Adapter:
         with self._one_at_a_time:
             with changed:
                 # What it writes before it waits for the next call is none of this one's.
-                changed.wait_for(lambda: self._stdin.readers)
+                self._stdin.await_reader(lambda: False)
                 self._call, self._reply, self.is_waiting = current_call.get(), None, True
             try:
                 self._stdin.send(line.encode() + b"\n")
