@@ -118,7 +118,11 @@ export const serve = async (options: ServeOptions, version: string): Promise<voi
   process.on("SIGTERM", () => process.exit(0))
   process.on("SIGINT", () => process.exit(1))
   watchParent()
-  const log = (record: Log): void => writeLog({ ...record, message: options.logPrefix + record.message })
+  const log = (record: Log): void => {
+    // What JavaScript prints is left as it is.
+    const prefix = record.source === "server" ? options.logPrefix : ""
+    writeLog({ ...record, message: prefix + record.message })
+  }
   const threads = makeThreads(options, log)
   // One shows whether the module loads; the others start when they are needed.
   await new Promise<void>((resolve, reject) =>

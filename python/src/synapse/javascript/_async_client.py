@@ -129,8 +129,7 @@ class AsyncClient:
         async with self._starting:
             if self._client is None:
                 client = await asyncio.to_thread(lambda: Client(**self._options))
-                threads = len(client._server.connections)
-                self._threads = ThreadPoolExecutor(threads, "synapse-javascript")
+                self._threads = ThreadPoolExecutor(client.threads, "synapse-javascript")
                 self._client = client
                 if self._is_closed:
                     await self.close()

@@ -145,7 +145,7 @@ class Client:
             check_version: Whether the server must be of the version of this client.
             on_log: Gets each record of the log, in another thread. By default they go to the logger
                 `synapse.javascript`.
-            log_prefix: Is put before each message of the log.
+            log_prefix: Is put before the messages of the server itself, not of JavaScript.
 
         Raises:
             ValueError: An option is no good.
@@ -189,6 +189,11 @@ class Client:
         self._is_restarting = False
         self._last_exit = ""
         self._server = _server.start(self._options)
+
+    @property
+    def threads(self) -> int:
+        """How many commands run at once."""
+        return len(self._server.connections)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -357,13 +362,15 @@ class Client:
                     raise Closed("the client is closed")
                 if command is not None and command.is_cancelled:
                     raise Closed("the command was cancelled before it began")
-                if not self._is_restarting:
-                    if not self._server.is_alive():
-                        self._restart()
-                    elif self._server.idle:
-                        index = heapq.heappop(self._server.idle)
-                        return self._server, self._server.connections[index]
-                self._changed.wait()
+                if self._is_restarting:
+                    self._changed.wait()
+                elif not self._server.is_alive():
+                    self._restart()
+                elif self._server.idle:
+                    index = heapq.heappop(self._server.idle)
+                    return self._server, self._server.connections[index]
+                else:
+                    self._changed.wait()
 
     def _release(self, server: Server, connection: Connection) -> None:
         with self._changed:

@@ -72,7 +72,8 @@ class Command:
             self.is_cancelled = True
             if self._at is not None:
                 connection, id = self._at
-                connection.send(CANCEL, id)
+                with contextlib.suppress(Lost):
+                    connection.send(CANCEL, id)
 
     def begin(self, connection: Connection, id: int) -> bool:
         """Whether it is still wanted."""

@@ -80,7 +80,7 @@ class Server:
         return (
             not self.is_lost
             and self.process.poll() is None
-            and all(self.connections[index].is_open() for index in self.idle)
+            and (not self.idle or self.connections[self.idle[0]].is_open())
         )
 
     def lose(self) -> int | None:

@@ -87,7 +87,7 @@ class Config:
     Logger: Logger | None = None
     #: How often a server that ended by itself is started again within a minute; 0 for never.
     MaxRestartsPerMinute: int = 1
-    #: Is put before each text of the log.
+    #: Is put before the texts of the server itself, not of JavaScript.
     LogPrefix: str = ""
 
 
@@ -206,7 +206,9 @@ class JSockDClient:
             return RawResponse(True, json.dumps("jsockd command was too long"))
         command = Command(query, param, "json", handle, self._runtime, self._timeout, self._timeout)
         try:
-            return RawResponse(False, self._client.execute(command).decode())
+            result = self._client.execute(command).decode()
+            self._fatal = None
+            return RawResponse(False, result)
         except JavaScriptError as error:
             return RawResponse(True, _result_json(error))
         except Exception as error:
