@@ -166,7 +166,12 @@ export const makeThread = (options: ThreadOptions): Thread => {
     clearTimeout(current.timer)
     current.since = performance.now()
     if (current.command.limit === 0) return
-    current.timer = setTimeout(() => stop(ownException("limit", "InternalError", "interrupted")), current.left)
+    // Where this thread was late itself, its end may have arrived already: that is dealt with first.
+    current.timer = setTimeout(() => setImmediate(interrupt, current), current.left)
+  }
+
+  const interrupt = (current: Running): void => {
+    if (running === current && current.asked === undefined) stop(ownException("limit", "InternalError", "interrupted"))
   }
 
   const ask = (current: Running, number: number, text: string): void => {
