@@ -103,6 +103,18 @@ def test_a_task_that_is_cancelled_stops_its_handler_too() -> None:
     run(body)
 
 
+def test_a_handler_that_waits_for_its_own_thread_ends() -> None:
+    async def body(client: javascript.AsyncClient) -> None:
+        async def nest(message: Any) -> Any:
+            return await client.run("() => 1")
+
+        with pytest.raises(TimeoutError, match="did not answer within 0"):
+            await client.run("() => JSockD.sendMessage(1)", None, nest)
+        assert await client.run("() => 1") == 1
+
+    run(body, message_timeout=0.3)
+
+
 def test_a_task_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> None:
     async def body(client: javascript.AsyncClient) -> None:
         is_asked, go_on = asyncio.Event(), asyncio.Event()

@@ -207,6 +207,42 @@ def test_what_cannot_be_carried_is_a_type_error_that_says_where(client: javascri
             client.run("(m, p) => p", value)
 
 
+def test_a_handler_may_run_commands_as_long_as_a_thread_is_left(
+    client: javascript.Client,
+) -> None:
+    query = "(m, p) => JSockD.sendMessage(p)"
+    with pytest.raises(javascript.NodeError, match="raise threads"):
+        client.run(query, 1, lambda _: client.run("() => 1"))
+    with javascript.Client(threads=2, message_timeout=0.5) as two:
+        assert two.run(query, 1, lambda n: two.run("(m, p) => p + 1", n)) == 2
+        # Each waits for the thread of the other.
+        both, ends = threading.Barrier(2), list[BaseException]()
+
+        def nest(message: Any) -> Any:
+            both.wait(30)
+            return two.run("() => 1")
+
+        def run() -> None:
+            try:
+                two.run(query, 1, nest)
+            except (javascript.NodeError, javascript.JavaScriptError) as error:
+                ends.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert 1 <= len(ends) <= 2
+        assert two.run("() => 1") == 1
+
+
+def test_a_module_may_be_typescript(tmp_path: Path) -> None:
+    (tmp_path / "module.ts").write_text("export const twice = (n: number): number => 2 * n\n")
+    with javascript.Client(threads=1, module=tmp_path / "module.ts") as client:
+        assert client.run("(m, p) => m.twice(p)", 4) == 8
+
+
 def test_what_is_too_large_fails_alone() -> None:
     with javascript.Client(threads=1, max_frame_size=100_000) as client:
         with pytest.raises(javascript.NodeError, match="raise max_frame_size"):

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import EllipsisType, TracebackType
 from typing import Any, TypeVar, overload
 
@@ -72,7 +72,7 @@ class AsyncClient:
         """Run a function `(m, p) => …` and return its value; see `Client.run`."""
         convert = to_converter(returns)
         client = await self._started()
-        calls = _Calls(message_handler)
+        calls = _Calls(message_handler, client.message_timeout)
         handler = None if message_handler is None else calls.call
         command = client.command(source, param, handler, timeout)
         return convert(await self._execute(client, command, calls))
@@ -87,7 +87,7 @@ class AsyncClient:
     ) -> str:
         """Like `run`, with the texts of plain JSON on this side; see `Client.run_raw`."""
         client = await self._started()
-        calls = _Calls(message_handler)
+        calls = _Calls(message_handler, client.message_timeout)
         handler = None if message_handler is None else calls.call
         command = client.raw_command(source, json_param, handler, timeout)
         return (await self._execute(client, command, calls)).decode()
@@ -163,13 +163,19 @@ async def _stop(future: Future[bytes], client: Client, command: Command, calls: 
 class _Calls:
     """The calls of a message handler, on the loop of the command."""
 
-    def __init__(self, handler: Callable[[Any], Any] | None) -> None:
+    def __init__(self, handler: Callable[[Any], Any] | None, timeout: float | None) -> None:
         self._handler = handler
+        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._running: Future[Any] | None = None
 
     def call(self, message: Any) -> Any:
         self._running = asyncio.run_coroutine_threadsafe(self._call(message), self._loop)
+        wait([self._running], self._timeout)
+        if not self._running.done():
+            # Nobody waits for it any more.
+            self._running.cancel()
+            raise TimeoutError(f"the message handler did not answer within {self._timeout} s")
         return self._running.result()
 
     async def _call(self, message: Any) -> Any:

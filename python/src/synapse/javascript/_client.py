@@ -22,6 +22,7 @@ from synapse.javascript import _server, _values
 from synapse.javascript._connection import RESET, STATS, Command, Connection, Lost
 from synapse.javascript._errors import (
     Closed,
+    NodeError,
     NodeExited,
     NodeUnresponsive,
     RestartLimit,
@@ -76,6 +77,14 @@ class RestartBudget:
             self._since = self._clock()
         self._count += 1
         return True
+
+
+class _Nesting(threading.local):
+    """The commands of a thread that run in the message handlers of others."""
+
+    depth = 0
+    #: Until when the handler that runs is of use.
+    until: float | None = None
 
 
 class Client:
@@ -185,6 +194,7 @@ class Client:
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
         self._exploring = threading.Lock()
+        self._nesting = _Nesting()
         self._is_closed = False
         self._is_restarting = False
         self._last_exit = ""
@@ -341,19 +351,30 @@ class Client:
 
     def execute(self, command: Command) -> bytes:
         """The JSON of a command's value."""
-        server, connection = self._acquire(command)
+        nesting = self._nesting
+        if nesting.depth >= self.threads:
+            raise NodeError(
+                "a message handler runs a command, and every thread waits for it: raise threads"
+            )
+        server, connection = self._acquire(command, nesting.until)
+        outer, nesting.depth, nesting.until = nesting.until, nesting.depth + 1, None
+        if command.message_limit is not None:
+            command.handler = _bounded(command.handler, command.message_limit, nesting)
         try:
             return connection.run(self._next_id(), command)
         except Lost as lost:
             raise self._explain(server, lost) from None
         finally:
+            nesting.depth, nesting.until = nesting.depth - 1, outer
             self._release(server, connection)
 
     def _next_id(self) -> int:
         return next(self._ids) & 0xFFFFFFFF
 
-    def _acquire(self, command: Command | None = None) -> tuple[Server, Connection]:
-        """The first idle connection, of a server that lives."""
+    def _acquire(
+        self, command: Command | None = None, until: float | None = None
+    ) -> tuple[Server, Connection]:
+        """The first idle connection, of a server that lives; waits for it until a time."""
         if os.getpid() != self._owner:
             raise Closed("the client was made in another process: make one after the fork")
         with self._changed:
@@ -369,8 +390,8 @@ class Client:
                 elif self._server.idle:
                     index = heapq.heappop(self._server.idle)
                     return self._server, self._server.connections[index]
-                else:
-                    self._changed.wait()
+                elif not self._changed.wait(None if until is None else until - time.monotonic()):
+                    raise NodeUnresponsive("no thread was free while the message could be answered")
 
     def _release(self, server: Server, connection: Connection) -> None:
         with self._changed:
@@ -433,6 +454,23 @@ class Client:
             finally:
                 for server, connection in held:
                     self._release(server, connection)
+
+
+def _bounded(
+    handler: Callable[[bytes], bytes] | None, limit: float, nesting: _Nesting
+) -> Callable[[bytes], bytes] | None:
+    """The handler, whose own commands wait for a thread no longer than its answer is waited for."""
+    if handler is None:
+        return None
+
+    def bounded(message: bytes) -> bytes:
+        nesting.until = time.monotonic() + limit
+        try:
+            return handler(message)
+        finally:
+            nesting.until = None
+
+    return bounded
 
 
 def to_json(value: Any, what: str) -> bytes:
