@@ -213,7 +213,7 @@ def test_a_handler_may_run_commands_as_long_as_a_thread_is_left(
     query = "(m, p) => JSockD.sendMessage(p)"
     with pytest.raises(javascript.NodeError, match="raise threads"):
         client.run(query, 1, lambda _: client.run("() => 1"))
-    with javascript.Client(threads=2, message_timeout=0.5) as two:
+    with javascript.Client(threads=2, message_timeout=3) as two:
         assert two.run(query, 1, lambda n: two.run("(m, p) => p + 1", n)) == 2
         # Each waits for the thread of the other.
         both, ends = threading.Barrier(2), list[BaseException]()

@@ -42,6 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +462,20 @@ def test_jsockd_10_idle_threads_but_the_first_give_up_their_runtime(init: Init) 
     for thread in threads:
         thread.join(PATIENCE)
     assert [s.commands for s in inner(client).stats()] == [2, 2]
+
+
+def test_jsockd_10_figures_are_told_while_runtimes_come_and_go() -> None:
+    with javascript.Client(threads=2, idle_timeout=0.002) as client:
+        for number in range(1, 11):
+            both = threading.Barrier(2)
+            run = partial(client.run, "() => JSockD.sendMessage(1)", None, lambda _: both.wait(30))
+            threads = [threading.Thread(target=run) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            for _ in range(10):
+                assert [stats.commands for stats in client.stats()] == [number, number]
 
 
 def test_jsockd_10_a_runtime_is_replaced_after_so_many_commands_without_losing_one() -> None:

@@ -130,6 +130,8 @@ export const makeThread = (options: ThreadOptions): Thread => {
   const leave = (left: Seat): void => {
     clearTimeout(left.starting)
     left.runtime.end()
+    // It answers no more: the last figures are told.
+    if (left === seat) tell()
   }
 
   const replace = (): void => {
@@ -148,8 +150,10 @@ export const makeThread = (options: ThreadOptions): Thread => {
   }
 
   const sleep = (): void => {
-    for (const gone of [seat, spare]) if (gone !== undefined) leave(gone)
+    const gone = [seat, spare]
     seat = spare = undefined
+    for (const left of gone) if (left !== undefined) leave(left)
+    tell()
     log("debug", "server", "the runtime was idle and is given up")
   }
 
@@ -266,7 +270,7 @@ export const makeThread = (options: ThreadOptions): Thread => {
     log("error", "server", info.pretty)
     onStarted?.onFailed(info)
     onStarted = undefined
-    if (onStats !== undefined) tell()
+    tell()
     const ended = end()
     // One that cannot start is tried again when there is something to run.
     if (from.ready) replace()
