@@ -466,9 +466,9 @@ def test_jsockd_10_idle_threads_but_the_first_give_up_their_runtime(init: Init) 
 
 def test_jsockd_10_figures_are_told_while_runtimes_come_and_go() -> None:
     with javascript.Client(threads=2, idle_timeout=0.002) as client:
+        both = threading.Barrier(2)
+        run = partial(client.run, "() => JSockD.sendMessage(1)", None, lambda _: both.wait(30))
         for number in range(1, 11):
-            both = threading.Barrier(2)
-            run = partial(client.run, "() => JSockD.sendMessage(1)", None, lambda _: both.wait(30))
             threads = [threading.Thread(target=run) for _ in range(2)]
             for thread in threads:
                 thread.start()
