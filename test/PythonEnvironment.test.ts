@@ -19,7 +19,7 @@ import { ChildProcessSpawner } from "effect/process"
 import * as Result from "effect/Result"
 import { PythonEnvironment, type SynapseError } from "effect-synapse"
 import { type BuildInput, hintFor } from "../src/internal/environmentBuild.ts"
-import { cacheDirectoryOf, keyOf } from "../src/internal/environmentCache.ts"
+import { cacheDirectoryOf, keyOf, runtimeHash } from "../src/internal/environmentCache.ts"
 import { Host, withoutCredentials } from "../src/internal/environmentHost.ts"
 import { type Facts, parseRange } from "../src/internal/environmentInterpreter.ts"
 import { type Requirements, readRequirements } from "../src/internal/environmentRequirements.ts"
@@ -371,6 +371,20 @@ describe("PythonEnvironment", () => {
   })
 
   layer(NodeServices.layer, { excludeTestServices: true })((it) => {
+    it.effect("the hash of the runtime changes with any of its files, in packages within it too", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const runtime = yield* fs.makeTempDirectoryScoped({ prefix: "synapse-environment-" })
+        const inner = NPath.join(runtime, "inner")
+        yield* fs.makeDirectory(inner)
+        yield* fs.writeFileString(NPath.join(inner, "_a.py"), "1")
+        const before = yield* runtimeHash(runtime)
+        assert.strictEqual(yield* runtimeHash(runtime), before)
+        yield* fs.writeFileString(NPath.join(inner, "_a.py"), "2")
+        assert.notStrictEqual(yield* runtimeHash(runtime), before)
+      })
+    )
+
     describe("the cache directory", () => {
       const of = (host: Partial<Host>, option?: string) =>
         cacheDirectoryOf(option).pipe(

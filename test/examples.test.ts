@@ -48,6 +48,7 @@ const printed: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "initials: GAA",
     'came back as it went: {"_tag":"NoSuchUser","id":9}'
   ],
+  "from-jsockd": ["Hello World\n100\n", "all of it"],
   progress: [
     "#####............... loss 0.607\n",
     "#################### loss 0.135\nthe loss is 0.135",

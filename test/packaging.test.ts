@@ -44,7 +44,14 @@ const dependencies = (): Readonly<Record<string, string>> => {
 describe("the package", () => {
   it("holds the build, the sources and the Python runtime, and nothing else", () => {
     const paths = packed.files.map(({ path }) => path)
-    for (const path of ["dist/index.js", "dist/index.d.ts", "src/Synapse.ts", "python/src/synapse/__main__.py"]) {
+    for (const path of [
+      "dist/index.js",
+      "dist/index.d.ts",
+      "dist/internal/javascript/main.js",
+      "src/Synapse.ts",
+      "python/src/synapse/__main__.py",
+      "python/src/synapse/javascript/__init__.py"
+    ]) {
       assert.include(paths, path)
     }
     const known = /^(dist|src|python\/src\/synapse)\/|^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/

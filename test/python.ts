@@ -28,7 +28,9 @@ class Failed extends Error {}
 
 /** Runs a command to its end and gives what it printed; prints it when the command fails. */
 const run = async (command: string, args: ReadonlyArray<string>): Promise<string> => {
-  const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
+  // What starts Node takes the one that runs this.
+  const env = { SYNAPSE_NODE: process.execPath, ...process.env }
+  const child = spawn(command, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] })
   const chunks: Array<Buffer> = []
   child.stdout.on("data", (chunk: Buffer) => chunks.push(chunk))
   child.stderr.on("data", (chunk: Buffer) => chunks.push(chunk))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The sources, which Node runs as they are: what is tested needs no build.
+    server = Path(__file__).parents[2] / "src/internal/javascript/main.ts"
+    os.environ.setdefault("SYNAPSE_JAVASCRIPT_SERVER", str(server))
     settings.register_profile("all", deadline=None)
     settings.register_profile("fewer", deadline=None, max_examples=10)
     settings.load_profile("fewer" if config.getoption("fewer") else "all")

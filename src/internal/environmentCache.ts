@@ -85,7 +85,9 @@ export const keyOf = (input: KeyInput): string => {
 export const runtimeHash = Effect.fnUntraced(function* (directory: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const names = (yield* fs.readDirectory(directory)).filter((name) => /\.pyi?$|^py\.typed$/.test(name)).sort()
+  const names = (yield* fs.readDirectory(directory, { recursive: true }))
+    .filter((name) => /\.pyi?$|^py\.typed$/.test(name))
+    .sort()
   const hashes = yield* Effect.forEach(
     names,
     (name) => Effect.map(fs.readFile(path.join(directory, name)), (content) => `${name} ${sha256(content)}`),
