@@ -20,6 +20,8 @@ import { makeThread, type Thread } from "./thread.ts"
 export interface ServeOptions {
   /** A path for each thread, or how many ports of the loopback interface there should be. */
   readonly endpoints: ReadonlyArray<string> | number
+  /** The directory of the paths, which ends with the server: nobody else may be left to remove it. */
+  readonly directory?: string
   /** Path of the module that functions get as their first parameter. */
   readonly module?: string
   /** The key of a signed module, in hexadecimal. */
@@ -131,6 +133,7 @@ export const serve = async (options: ServeOptions, version: string): Promise<voi
   const paths = typeof options.endpoints === "number" ? threads.map(() => undefined) : options.endpoints
   process.on("exit", () => {
     for (const path of paths) if (path !== undefined) rmSync(path, { force: true })
+    if (options.directory !== undefined) rmSync(options.directory, { recursive: true, force: true })
   })
   const ports = await Promise.all(threads.map((thread, i) => listen(paths[i], thread, token, options, log)))
   const shown = ports.filter((port) => port !== 0)

@@ -116,7 +116,7 @@ def start(options: ServerOptions) -> Server:
         paths = [f"{directory}/jsd_{index}.sock" for index in range(options.threads)]
         token = secrets.token_hex(32)
         deadline = time.monotonic() + options.start_timeout
-        process = _spawn(options, [os.fspath(node), os.fspath(server)], paths, token)
+        process = _spawn(options, [os.fspath(node), os.fspath(server)], paths, directory, token)
         addresses = _wait_until_ready(process, options, paths, deadline)
         for index, address in enumerate(addresses):
             connected = _dial(address, deadline)
@@ -143,7 +143,11 @@ def _make_directory() -> str:
 
 
 def _spawn(
-    options: ServerOptions, command: list[str], paths: list[str], token: str
+    options: ServerOptions,
+    command: list[str],
+    paths: list[str],
+    directory: str | None,
+    token: str,
 ) -> subprocess.Popen[bytes]:
     given: dict[str, Any] = {
         "endpoints": paths if options.transport == "unix" else options.threads,
@@ -154,6 +158,8 @@ def _spawn(
         "maxFrameSize": options.max_frame_size,
         "logPrefix": options.log_prefix,
     }
+    if directory is not None:
+        given["directory"] = directory
     for name, path in (("module", options.module), ("sourceMap", options.source_map)):
         if path:
             given[name] = os.fspath(Path(options.cwd or "", path).absolute())
