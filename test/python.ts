@@ -1,6 +1,6 @@
 // Checks and tests of the Python runtime, with tools from an environment of their own: `node test/python.ts check|format|test`.
-// `test` runs under every supported version of Python that is installed and says which are not: all random cases under the first
-// one, a tenth of them under the others.
+// `test` runs under every supported version of Python that is installed and says which are not: all cases under the first
+// one, a part of the cases under the others.
 import { spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"

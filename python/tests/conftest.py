@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fewer",
         action="store_true",
-        help="a tenth of the random cases: for the other versions, when one has all of them",
+        help="fewer cases: for the other versions of Python, when one has all of them",
     )
 
 
@@ -26,6 +26,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("all", deadline=None)
     settings.register_profile("fewer", deadline=None, max_examples=10)
     settings.load_profile("fewer" if config.getoption("fewer") else "all")
+
+
+# What starts processes.
+_STARTERS = {"start", "launch", "kept"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the cases of a test that starts processes, the first and the last are enough to see that
+    it holds under another version.
+    """
+    if not config.getoption("fewer"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if _STARTERS.intersection(getattr(item, "fixturenames", ())):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = {id(item) for each in cases.values() for item in each[1:-1]}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]
 
 
 @pytest.fixture
