@@ -519,6 +519,8 @@ def _pydantic(kind: Any) -> Converter:
 def _ndarray(numpy: Any, arguments: tuple[Any, ...]) -> Converter:
     wanted = None
     for argument in typing.get_args(arguments[1]) if len(arguments) == 2 else ():
+        # `numpy.floating[Any]` passes for a class under Python 3.10, and is none.
+        argument = typing.get_origin(argument) or argument
         if isinstance(argument, type) and issubclass(argument, numpy.generic):
             wanted = argument
     name = "ndarray" if wanted is None else f"ndarray[{wanted.__name__}]"
