@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # What starts processes.
-_STARTERS = {"start", "launch", "kept"}
+_STARTERS = {"start", "launch", "kept", "run", "client", "init", "fake", "serve"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
