@@ -1,6 +1,8 @@
 /** From the frame that answers a call to its value or its error; runs in the caller's fiber. */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import type * as SchemaIssue from "effect/SchemaIssue"
 import * as Envelope from "../Envelope.ts"
 import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { SynapseErrorReason } from "../SynapseError.ts"
@@ -23,6 +25,15 @@ import { CodecError } from "./msgpack.ts"
 const fail = (reason: SynapseErrorReason): Effect.Effect<never, SynapseError> =>
   Effect.fail(new SynapseError({ reason }))
 
+/** What a call expects for an answer. */
+export interface Expected<A = unknown, RD = unknown> {
+  readonly decode: (input: unknown) => Effect.Effect<A, SchemaIssue.Issue, RD>
+  readonly method: string
+  readonly parseJson: boolean
+  /** The class of the object that has the method. */
+  readonly type: string | undefined
+}
+
 /** How the answers of a method are turned into values of a schema. `type` is the class of the object that has it. */
 export const answerOf = <A, RD>(
   schema: Schema.Decoder<A, RD>,
@@ -30,27 +41,36 @@ export const answerOf = <A, RD>(
   parseJson: boolean,
   type?: string | undefined
 ): ((frame: Envelope.Frame) => Effect.Effect<A, SynapseError, RD>) => {
-  const decode = SchemaMsgpack.decode(schema)
-  const answer = (frame: Envelope.Frame): Effect.Effect<A, SynapseError, RD> => {
-    let payload: unknown
-    try {
-      payload = Envelope.decodeFrame(frame)
-      if (frame.kind === Envelope.Kind.Success) {
-        return Effect.mapError(decode(parseJson ? parsed(payload) : payload), (error) => {
-          const { issue, path } = SchemaMsgpack.describeIssue(error)
-          return new SynapseError({ reason: new DecodeFailed({ ...fromReply, method, path, issue }) })
-        })
-      }
-      return fail(failureOf(frame, payload, method, type))
-    } catch (error) {
-      return fail(undecodable(error, method))
-    }
-  }
-  return (frame) => {
-    const fetch = frame.lent?.fetch
-    if (fetch === undefined) return answer(frame)
-    // What is fetched is taken at once, so that no interruption leaves it held.
-    return Effect.uninterruptibleMask((restore) => Effect.flatMap(fetch, () => restore(answer(frame))))
+  const expected = { decode: SchemaMsgpack.decode(schema), method, parseJson, type }
+  return (frame) => answerTo(expected, frame)
+}
+
+/** The value or the error in the frame that answers a call. */
+export const answerTo = <A, RD>(
+  expected: Expected<A, RD>,
+  frame: Envelope.Frame
+): Effect.Effect<A, SynapseError, RD> => {
+  const fetch = frame.lent?.fetch
+  if (fetch === undefined) return decoded(expected, frame)
+  // What is fetched is taken at once, so that no interruption leaves it held.
+  return Effect.uninterruptibleMask((restore) => Effect.flatMap(fetch, () => restore(decoded(expected, frame))))
+}
+
+const decoded = <A, RD>(expected: Expected<A, RD>, frame: Envelope.Frame): Effect.Effect<A, SynapseError, RD> => {
+  const { decode, method, parseJson, type } = expected
+  let payload: unknown
+  try {
+    payload = Envelope.decodeFrame(frame)
+    if (frame.kind !== Envelope.Kind.Success) return fail(failureOf(frame, payload, method, type))
+    const value = decode(parseJson ? parsed(payload) : payload)
+    // Most are there at once.
+    if (Exit.isExit(value) && Exit.isSuccess(value)) return value as Exit.Success<A, never>
+    return Effect.mapError(value, (error) => {
+      const { issue, path } = SchemaMsgpack.describeIssue(error)
+      return new SynapseError({ reason: new DecodeFailed({ ...fromReply, method, path, issue }) })
+    })
+  } catch (error) {
+    return fail(undecodable(error, method))
   }
 }
 

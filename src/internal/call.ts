@@ -13,7 +13,7 @@ import * as SchemaMsgpack from "../SchemaMsgpack.ts"
 import type { CallOptions, Runtime } from "../Synapse.ts"
 import { EncodeFailed, SynapseError } from "../SynapseError.ts"
 import type { Begin, WorkerPool } from "../WorkerPool.ts"
-import { answerOf, isRejected, turnedAway } from "./answer.ts"
+import { answerTo, type Expected, isRejected, turnedAway } from "./answer.ts"
 import { Budget, type Durations } from "./budget.ts"
 import { Deadlines, type Timed } from "./deadlines.ts"
 import { Entry } from "./dispatcher.ts"
@@ -189,6 +189,8 @@ const nested = (request: Request, current: Served | undefined, connection: Conne
 const isNested = (current: Served | undefined, connection: Connection): current is Served =>
   current !== undefined && current.owner === connection.owner && connection.has(current.call)
 
+const timeLeftOf = (budget: Budget) => () => budget.timeLeft()
+
 const budgetOf = (
   fiber: Fiber.Fiber<unknown, unknown>,
   options: Durations | undefined,
@@ -242,10 +244,14 @@ const answered = (exchange: Exchange): Effect.Effect<Envelope.Frame, SynapseErro
 export const makeCall =
   (calls: Calls): Runtime["call"] =>
   (schema, input, options) => {
-    const answer = answerOf(schema, options?.method ?? "main", options?.parseJson ?? false, calls.type)
-    if (!isPlain(options)) return Effect.flatMap(exchange(calls, input, options, {}), answer) as never
+    const decode = SchemaMsgpack.decode(schema)
+    if (!isPlain(options)) {
+      const { method = "main", parseJson = false } = options ?? {}
+      const expected = { decode, method, parseJson, type: calls.type }
+      return Effect.flatMap(exchange(calls, input, options, {}), (frame) => answerTo(expected, frame)) as never
+    }
     return Effect.callback<unknown, SynapseError, unknown>((resume) => {
-      const call = new PlainCall(calls, Fiber.getCurrent()!, input, options, answer, resume)
+      const call = new PlainCall(calls, Fiber.getCurrent()!, input, options, decode, resume)
       call.enter(false)
       return Effect.sync(() => call.giveUp())
     }) as never
@@ -256,13 +262,13 @@ const isPlain = <I, R>(options: CallOptions<I, R> | undefined): boolean =>
   options === undefined ||
   (options.payload === undefined && options.progress === undefined && options.maxTimeout === undefined)
 
-type Answer = (frame: Envelope.Frame) => Effect.Effect<unknown, SynapseError, unknown>
+type End = Effect.Effect<unknown, SynapseError, unknown>
 
 /**
  * A call as an {@link Exchange} makes it, without what few calls ask for: one object from its caller to its answer, because
  * what a call that waits among thousands costs is to come back to all that it has.
  */
-class PlainCall extends Entry implements Request, Caller, Timed {
+class PlainCall extends Entry implements Request, Caller, Expected, Timed {
   readonly method: string
   readonly affinity: string | undefined
   readonly payload: unknown
@@ -270,6 +276,9 @@ class PlainCall extends Entry implements Request, Caller, Timed {
   readonly trace: string | undefined
   readonly headers: Request["headers"]
   readonly target: number | undefined
+  readonly type: string | undefined
+  readonly decode: Expected["decode"]
+  readonly parseJson: boolean
   readonly replace: boolean
   readonly timeLeft: Request["timeLeft"]
   readonly onSent: Request["onSent"]
@@ -282,8 +291,7 @@ class PlainCall extends Entry implements Request, Caller, Timed {
   readonly #fiber: Fiber.Fiber<unknown, unknown>
   readonly #current: Served | undefined
   readonly #idempotent: boolean
-  readonly #answer: Answer
-  readonly #resume: (end: ReturnType<Answer>) => void
+  readonly #resume: (end: End) => void
   #worker: Connection | undefined
   #opened: Opened | undefined
   #spend: (() => void) | undefined
@@ -298,8 +306,8 @@ class PlainCall extends Entry implements Request, Caller, Timed {
     fiber: Fiber.Fiber<unknown, unknown>,
     input: unknown,
     options: Omit<CallOptions, "payload" | "progress"> | undefined,
-    answer: Answer,
-    resume: (end: ReturnType<Answer>) => void
+    decode: Expected["decode"],
+    resume: (end: End) => void
   ) {
     super()
     const { input: payload, streams } = InputStreams.extract(input, fiber.context)
@@ -310,26 +318,28 @@ class PlainCall extends Entry implements Request, Caller, Timed {
     this.trace = traceparent(fiber.cache.span)
     this.headers = options?.headers
     this.target = calls.target
+    this.type = calls.type
+    this.decode = decode
+    this.parseJson = options?.parseJson ?? false
     this.replace = options?.onCancel === "replace"
     const budget = budgetOf(fiber, options, calls.callTimeout)
-    this.timeLeft = budget && (() => budget.timeLeft())
-    const onSent = options?.onSent
-    this.onSent =
-      budget === undefined
-        ? onSent
-        : () => {
-            budget.sent()
-            this.#deadlines!.set(this, budget.endsAt)
-            onSent?.()
-          }
+    this.timeLeft = budget && timeLeftOf(budget)
+    this.onSent = budget === undefined ? options?.onSent : this.#sentIn(budget, options?.onSent)
     this.#calls = calls
     this.#budget = budget
     this.#deadlines = budget && Deadlines.of(fiber.getRef(Clock.Clock))
     this.#fiber = fiber
     this.#current = fiber.getRef(CurrentRequest)
     this.#idempotent = options?.idempotent ?? false
-    this.#answer = answer
     this.#resume = resume
+  }
+
+  #sentIn(budget: Budget, onSent: Request["onSent"]): () => void {
+    return () => {
+      budget.sent()
+      this.#deadlines!.set(this, budget.endsAt)
+      onSent?.()
+    }
   }
 
   enter(returned: boolean): void {
@@ -354,7 +364,7 @@ class PlainCall extends Entry implements Request, Caller, Timed {
     super.giveUp()
   }
 
-  #end(end: ReturnType<Answer>): void {
+  #end(end: End): void {
     this.#isOver = true
     this.#deadlines?.clear(this)
     this.#resume(end)
@@ -407,7 +417,7 @@ class PlainCall extends Entry implements Request, Caller, Timed {
       return this.#end(Effect.fail(this.#budget.expired(this.method)))
     }
     // Decoded by its caller.
-    this.#end(Effect.suspend(() => this.#answer(frame)))
+    this.#end(Effect.suspend(() => answerTo(this, frame)))
   }
 
   #failed({ cause }: Exit.Failure<unknown, SynapseError>): void {
