@@ -83,7 +83,10 @@ class Worker:
         self._codec = codec
         self.handlers = handlers
         self._output = output
-        self._pid = os.getpid()
+        # Set where a handler forked. To ask the system for it would take as long as a short handler.
+        self._is_child = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._become_child)
         self.calls: dict[int, Call] = {}
         # Calls that are closed and whose answers are not queued yet.
         self._ending: set[Call] = set()
@@ -123,11 +126,14 @@ class Worker:
             tasks=lambda: self.lifecycle.tasks,
         )
 
+    def _become_child(self) -> None:
+        self._is_child = True
+
     def leave_child(self, error: BaseException | None) -> None:
         """End a process that a handler forked, where it comes out of the handler: calls, channel
         and answers are its parent's.
         """
-        if os.getpid() == self._pid:
+        if not self._is_child:
             return
         code = error.code if isinstance(error, SystemExit) else None
         os._exit(code if isinstance(code, int) else 0 if error is None or code is None else 1)
