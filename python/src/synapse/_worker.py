@@ -83,7 +83,7 @@ class Worker:
         self._codec = codec
         self.handlers = handlers
         self._output = output
-        # Set where a handler forked. To ask the system for it would take as long as a short handler.
+        # Whether a handler forked: the system takes as long to tell as a short handler runs.
         self._is_child = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._become_child)
