@@ -58,14 +58,14 @@ class Arrival(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        return self._transport is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         settings = self._gateway.settings
-        self._gateway.connections += 1
-        if self._gateway.connections > settings.max_connections:
-            transport.abort()
-            return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(settings.handshake_seconds, self._too_slow)
 
