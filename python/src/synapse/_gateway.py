@@ -198,7 +198,6 @@ class Gateway:
             # What a peer does to its connection is the peer's affair.
             if not arrival.has_begun:
                 self.connections -= 1
-                sock.close()
 
     def _stop_accepting(self) -> None:
         if self._accepting is not None:
