@@ -495,6 +495,46 @@ def test_an_impostor_learns_nothing_of_the_token() -> None:
         assert b"secret" not in received[0]
 
 
+@pytest.mark.parametrize(
+    ("hello", "answer", "error"),
+    [
+        (b"\xc1", None, synapse.ConnectFailed),
+        ({"protocol": 1, "methods": [1]}, None, synapse.ConnectFailed),
+        ({"protocol": 1, "methods": [{"a": 1}]}, None, synapse.ConnectFailed),
+        ({"protocol": 1}, b"\xc1", synapse.CallFailed),
+        ({"protocol": 1}, [1], synapse.CallFailed),
+    ],
+)
+def test_what_a_server_says_wrongly_is_an_error_of_the_client(
+    hello: Any, answer: Any, error: type[Exception]
+) -> None:
+    from wire import DIE, HELLO, encode, frame
+
+    def encoded(value: Any) -> bytes:
+        return value if isinstance(value, bytes) else encode(value)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def broken() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                exactly(sock, 40)
+                sock.sendall(b"SYNAPSE\x00" + bytes(32) + frame(HELLO, 0, encoded(hello)))
+                if answer is not None:
+                    sock.recv(1)
+                    sock.sendall(frame(DIE, 1, b"", encoded(answer)))
+                read_until_closed(sock)
+
+        thread = threading.Thread(target=broken)
+        thread.start()
+        with (
+            synapse.Client(port=listener.getsockname()[1], token=False) as client,
+            pytest.raises(error),
+        ):
+            client.call("add", 1, 2)
+        thread.join(20)
+
+
 def test_a_server_that_asks_for_no_token_is_not_the_one_it_is_for(serve: Serve) -> None:
     server = serve(
         """

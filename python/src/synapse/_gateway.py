@@ -169,6 +169,8 @@ class Gateway:
             while True:
                 try:
                     sock, _ = await self._loop.sock_accept(listener)
+                except ConnectionAbortedError:
+                    continue
                 except OSError:
                     # Too many files are open, say.
                     await asyncio.sleep(_RETRY_SECONDS)
