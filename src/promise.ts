@@ -277,9 +277,10 @@ export class Synapse implements AsyncDisposable {
     if (this.#spawning === undefined) {
       if (this.#instance?.context !== undefined)
         return Effect.runPromise(Effect.provideContext(revive, this.#instance.context))
-      this.#spawning = this.#spawn(directory, entrypoint).finally(() => {
-        this.#spawning = undefined
+      const spawning = this.#spawn(directory, entrypoint).finally(() => {
+        if (this.#spawning === spawning) this.#spawning = undefined
       })
+      this.#spawning = spawning
     }
     return this.#spawning
   }
@@ -348,15 +349,19 @@ export class Synapse implements AsyncDisposable {
     const instance = this.#instance
     if (instance !== undefined) {
       this.#instance = undefined
-      this.#disposing = this.#dispose(instance).finally(() => {
-        this.#disposing = undefined
+      // What is under way fails, and the next one begins anew.
+      this.#spawning = undefined
+      const disposing = this.#dispose(instance, this.#disposing).finally(() => {
+        if (this.#disposing === disposing) this.#disposing = undefined
       })
+      this.#disposing = disposing
     }
     return this.#disposing ?? Promise.resolve()
   }
 
-  async #dispose({ context, scope, starting }: Instance): Promise<void> {
+  async #dispose({ context, scope, starting }: Instance, before: Promise<void> | undefined): Promise<void> {
     starting.abort()
+    await before?.catch(() => {})
     const pids = context === undefined ? [] : await Effect.runPromise(Effect.provideContext(processIds, context))
     await Effect.runPromise(Scope.close(scope, Exit.void))
     this.#lines.end()

@@ -1,7 +1,10 @@
 /** The parts of the server that Python starts; what it does as a whole is tested from there, in python/tests. */
+import { once } from "node:events"
+import { type AddressInfo, connect, createServer } from "node:net"
 import { assert, describe, it } from "vitest"
 import { FrameError, Kind, makeFrame, makeReader, splitRun } from "../src/internal/javascript/frames.ts"
 import { makeLeakGuard } from "../src/internal/javascript/leakGuard.ts"
+import { serve } from "../src/internal/javascript/session.ts"
 import { generateKeys, isSigned, SignatureError, sign, verify } from "../src/internal/javascript/signature.ts"
 import { fromText, toText } from "../src/internal/javascript/values.ts"
 
@@ -45,6 +48,23 @@ describe("frames", () => {
   it("of a command whose source is beyond them are refused", () => {
     assert.deepStrictEqual(splitRun(Buffer.from("\u0001\0\0\0ab")), { source: "a", param: "b" })
     for (const text of ["\u0003\0\0\0ab", "ab", ""]) assert.throws(() => splitRun(Buffer.from(text)), FrameError)
+  })
+})
+
+describe("a connection", () => {
+  it("that sends more than a token before it is known is ended", async () => {
+    const server = createServer((socket) =>
+      serve(socket, { maxFrameSize: 1 << 20, log: () => {}, admit: () => undefined })
+    )
+    await once(server.listen(0, "127.0.0.1"), "listening")
+    const socket = connect((server.address() as AddressInfo).port, "127.0.0.1")
+    socket.on("error", () => {}).resume()
+    const began = performance.now()
+    socket.write(makeFrame(Kind.Hello, 0, "x".repeat(500_000)).subarray(0, 8000))
+    await once(socket, "close")
+    // Sooner than one that says nothing.
+    assert.isBelow(performance.now() - began, 4000)
+    server.close()
   })
 })
 

@@ -166,6 +166,17 @@ describe("spawn", () => {
     assert.strictEqual(await synapse.call(1), 1)
   })
 
+  it("begins anew after dispose, however far the one before is", async () => {
+    const { synapse } = make()
+    const message = messageOf(synapse.spawn(scripts, "scenes"))
+    const disposing = synapse.dispose()
+    await synapse.spawn(scripts, "scenes")
+    assert.strictEqual(await synapse.call(1), 1)
+    assert.strictEqual(await message, "The instance was disposed of before it was spawned.")
+    await disposing
+    assert.strictEqual(await synapse.call(2), 2)
+  })
+
   it("again starts one anew whose processes ended too often", async () => {
     const { synapse } = await spawned(scripts, "scenes", { restart: { max: 0 } })
     await reasonOf(synapse.call({ do: "exit" }), "WorkerExited")

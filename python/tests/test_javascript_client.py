@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -296,3 +297,17 @@ def test_the_working_directory_is_that_of_node_and_of_the_module(tmp_path: Path)
     (tmp_path / "module.mjs").write_text("export const here = import.meta.dirname")
     with javascript.Client(threads=1, cwd=tmp_path, module="module.mjs") as client:
         assert client.run("(m) => [m.here, process.cwd()]") == [str(tmp_path)] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+def test_an_answer_has_the_time_that_the_server_has_for_any() -> None:
+    with javascript.Client(threads=1) as client:
+        pid = client.process.pid
+
+        def answer(_message: Any) -> str:
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+            return "x" * 8_000_000
+
+        assert len(client.run("(m, p) => JSockD.sendMessage(p)", 1, answer)) == 8_000_000
+        assert client.process.pid == pid

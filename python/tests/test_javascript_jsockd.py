@@ -521,6 +521,26 @@ def test_jsockd_11_a_signed_module_runs(init: Init, signed: dict[str, Path]) -> 
     assert client.run("(m, p) => m.base(p)", "/a/b") == "b"
 
 
+def test_jsockd_11_a_signed_module_runs_from_the_bytes_that_were_verified(
+    signed: dict[str, Path], tmp_path: Path
+) -> None:
+    file, link = tmp_path / "file.mjs", tmp_path / "link.mjs"
+    file.write_bytes(signed["signed"].read_bytes())
+    link.symlink_to(file)
+    key = signed["public"].read_text()
+    with javascript.Client(threads=2, module=link, public_key=key) as client:
+        assert client.run("(m, p) => m.base(p)", "/a/b") == "b"
+        file.write_text("export const base = () => 'somebody else'\n")
+        client.reset()
+        assert client.run("(m, p) => m.base(p)", "/a/b") == "b"
+
+
+def test_jsockd_11_a_private_key_is_private_where_there_was_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key.privkey").touch(0o644)
+    _, private = javascript.generate_keys(tmp_path / "key")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+
+
 def damaged(file: bytes, how: str) -> bytes:
     if how == "changed":
         return b" " + file[1:]

@@ -13,12 +13,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,31 @@ def test_p2p_4a_3_a_request_may_come_in_pieces_and_be_long(app: Served) -> None:
     assert app.exchange(SUM, half_close=True) == b"Result: 3"
     too_long = pack({"endpoint": "size", "args": ["x" * 2_000_000]})
     assert app.exchange(too_long[:100_000]).startswith(b"400 a request of more than")
+
+
+def test_who_does_not_read_the_answer_keeps_no_connection(tmp_path: Path) -> None:
+    source = """
+        import synapse
+        from synapse import _peers
+        _peers._READING_SECONDS = 0.2
+        app = synapse.Server(token=False, protocols=["p2p-0"], max_connections=1)
+        @app.endpoint
+        async def text(size: int):
+            return "x" * size
+        app.run()
+    """
+    app = Served(tmp_path, source)
+    try:
+        with app.connected() as sock:
+            sock.sendall(pack({"endpoint": "text", "args": [12_000_000]}))
+            limit = time.monotonic() + 20
+            answer = b""
+            while answer != b"xx":
+                assert time.monotonic() < limit
+                with contextlib.suppress(ConnectionError):
+                    answer = app.exchange(pack({"endpoint": "text", "args": [2]}))
+    finally:
+        app.close()
 
 
 def test_the_reader_finds_the_end_of_every_kind_of_value() -> None:

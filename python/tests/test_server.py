@@ -22,6 +22,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -367,6 +368,59 @@ def test_a_request_above_the_limit_fails_alone(serve: Serve) -> None:
         assert client.call("size", b"x") == 1
 
 
+def test_a_request_that_grows_as_it_is_written_anew_fails_alone(serve: Serve) -> None:
+    from wire import REQUEST, WELCOME, encode, frame
+
+    server = serve(
+        """
+        import synapse
+        app = synapse.Server(max_frame_size=400_000, protocols=["synapse", "p2p"])
+        @app.endpoint
+        async def size(data) -> int:
+            return len(data)
+        app.run()
+        """
+    )
+    # Half the precision that Python has: each of them is 9 bytes there.
+    floats = b"\xdd" + struct.pack("!I", 70_000) + 70_000 * (b"\xca" + struct.pack("!f", 0.5))
+    with server.connected() as sock, synapse.Client(port=server.port) as client:
+        greet(server, sock)
+        sock.sendall(frame(WELCOME, 0, encode({"protocol": 1, "maxFrameSize": 1 << 20})))
+        meta = encode({"method": "size", "arguments": True})
+        sock.sendall(frame(REQUEST, 1, b"\x92\x91" + floats + b"\x80", meta))
+        assert client.call("size", "abc") == 3
+        # What comes in the older protocol may be larger than the frames of this one.
+        large = server.call_p2p(
+            {"type": "request", "id": "1", "endpoint": "size", "args": [bytes(2_000_000)]}
+        )
+        assert not large["ok"] and "400000" in large["error"]["message"]
+        assert client.call("size", "abcd") == 4
+
+
+def test_an_answer_that_the_older_protocol_cannot_carry_fails_alone(serve: Serve) -> None:
+    server = serve(
+        """
+        import synapse
+        from synapse import _codec
+        # As where neither msgspec nor msgpack is installed.
+        _codec.choose = lambda *_: _codec.PlainCodec()
+        app = synapse.Server(protocols=["synapse", "p2p"])
+        @app.endpoint
+        async def nested(levels: int):
+            value = 1
+            for _ in range(levels):
+                value = [value]
+            return value
+        app.run()
+        """
+    )
+    with synapse.Client(port=server.port) as client:
+        for levels in range(125, 130):
+            request = {"type": "request", "id": "1", "endpoint": "nested", "args": [levels]}
+            assert server.call_p2p(request)["id"] == "1"
+            assert client.call("nested", 0) == 1
+
+
 def test_a_client_has_so_many_calls_open_and_no_more(serve: Serve) -> None:
     serve(
         """
@@ -406,6 +460,13 @@ def test_without_the_token_nothing_runs(app: Served) -> None:
         assert read_all(sock) == bytes(33)
 
 
+def test_the_line_end_of_a_file_is_none_of_the_token(serve: Serve) -> None:
+    serve(SYNAPSE_TOKEN="secret\n")
+    for token in (None, "secret"):
+        with synapse.Client(namespace="test.service", token=token) as client:
+            assert client.call("add", 1, 2) == 3
+
+
 def test_the_token_is_for_this_user_alone(app: Served) -> None:
     path = Path(app.said(r"Token in (.*)"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -432,6 +493,46 @@ def test_an_impostor_learns_nothing_of_the_token() -> None:
             client.connect()
         thread.join(20)
         assert b"secret" not in received[0]
+
+
+@pytest.mark.parametrize(
+    ("hello", "answer", "error"),
+    [
+        (b"\xc1", None, synapse.ConnectFailed),
+        ({"protocol": 1, "methods": [1]}, None, synapse.ConnectFailed),
+        ({"protocol": 1, "methods": [{"a": 1}]}, None, synapse.ConnectFailed),
+        ({"protocol": 1}, b"\xc1", synapse.CallFailed),
+        ({"protocol": 1}, [1], synapse.CallFailed),
+    ],
+)
+def test_what_a_server_says_wrongly_is_an_error_of_the_client(
+    hello: Any, answer: Any, error: type[Exception]
+) -> None:
+    from wire import DIE, HELLO, encode, frame
+
+    def encoded(value: Any) -> bytes:
+        return value if isinstance(value, bytes) else encode(value)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def broken() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                exactly(sock, 40)
+                sock.sendall(b"SYNAPSE\x00" + bytes(32) + frame(HELLO, 0, encoded(hello)))
+                if answer is not None:
+                    sock.recv(1)
+                    sock.sendall(frame(DIE, 1, b"", encoded(answer)))
+                read_until_closed(sock)
+
+        thread = threading.Thread(target=broken)
+        thread.start()
+        with (
+            synapse.Client(port=listener.getsockname()[1], token=False) as client,
+            pytest.raises(error),
+        ):
+            client.call("add", 1, 2)
+        thread.join(20)
 
 
 def test_a_server_that_asks_for_no_token_is_not_the_one_it_is_for(serve: Serve) -> None:
@@ -531,7 +632,7 @@ TLS_APP = """
     import synapse
     app = synapse.Server(
         namespace="safe", address="127.0.0.1",
-        tls=synapse.TLS(certificate="server.pem", key="server.key"{ca}),
+        tls=synapse.TLS(certificate="server.pem", key="server.key"{ca}),{limits}
     )
     @app.endpoint
     async def one():
@@ -545,10 +646,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-def start_tls(serve: Serve, certificates: Certificates, directory: Path, ca: str = "") -> Served:
+def start_tls(
+    serve: Serve, certificates: Certificates, directory: Path, ca: str = "", limits: str = ""
+) -> Served:
     for name in ("server.pem", "server.key", "ca.pem"):
         (directory / name).write_bytes(Path(certificates.path(name)).read_bytes())
-    return serve(TLS_APP.format(ca=ca))
+    return serve(TLS_APP.format(ca=ca, limits=limits))
 
 
 def test_tls_is_for_clients_that_trust_the_server(
@@ -578,6 +681,23 @@ def test_tls_is_for_clients_that_trust_the_server(
     with synapse.Client(port=server.port, tls=old) as client, pytest.raises(synapse.ConnectFailed):
         client.connect()
     assert server.is_alive
+
+
+def test_connections_count_before_tls_has_begun(
+    serve: Serve, certificates: Certificates, tmp_path: Path
+) -> None:
+    limits = "max_connections=2, handshake_timeout=30"
+    server = start_tls(serve, certificates, tmp_path, limits=limits)
+    with server.connected() as first, server.connected() as second:
+        with server.connected() as third:
+            third.settimeout(5)
+            read_until_closed(third)
+        for each in (first, second):
+            each.sendall(b"no TLS at all\n\n\n")
+            read_until_closed(each)
+    tls = synapse.TLS(ca=certificates.path("ca.pem"))
+    with synapse.Client(namespace="safe", tls=tls) as client:
+        assert client.call("one") == 1
 
 
 def test_mutual_tls_is_for_clients_with_a_certificate(
@@ -783,6 +903,17 @@ def test_p2p_4a_6_ctrl_c_gives_open_calls_their_grace(serve: Serve) -> None:
     assert server.process.wait(20) == 0
     server.said("stopped")
     server.said("left")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_client_can_be_used_in_a_forked_process(client: synapse.Client) -> None:
+    assert client.call("add", 1, 2) == 3
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(client.call("add", 3, 4))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert client.call("add", 1, 2) == 3
 
 
 def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:

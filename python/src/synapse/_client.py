@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import secrets
 import ssl
 import threading
@@ -449,11 +450,18 @@ class _Runner:
     """An event loop in a thread of its own, for code that waits."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._pid != os.getpid():
+            # A forked process has no thread that would run the loop of its parent.
+            self._forget()
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -472,7 +480,7 @@ class _Runner:
 
     def stop(self, close: Any) -> None:
         """Let go of the loop, once what there is has been closed; the next call makes another."""
-        if self._loop is None:
+        if self._loop is None or self._pid != os.getpid():
             return
         self.run(close())
         self.leave()

@@ -124,12 +124,15 @@ class Connection:
                 raise EOFError("the end of the stream")
             self._early.extend(self._frames(data))
         kind, _, _, payload = self._early.popleft()
-        hello = self._codec.decode(payload) if kind == HELLO else None
-        if not isinstance(hello, dict) or hello.get("protocol") != PROTOCOL_VERSION:
+        hello = self._map(payload) if kind == HELLO else None
+        if hello is None or hello.get("protocol") != PROTOCOL_VERSION:
             raise ConnectFailed(
                 "protocol", f"{self._shown} speaks another version: update whichever is older"
             )
-        self.methods = {each["name"]: each["stream"] for each in hello.get("methods", ())}
+        try:
+            self.methods = {each["name"]: each["stream"] for each in hello.get("methods", ())}
+        except (TypeError, KeyError):
+            raise ConnectFailed("protocol", f"{self._shown} says hello wrongly") from None
         welcome = {
             "protocol": PROTOCOL_VERSION,
             "maxFrameSize": self._max_frame_size,
@@ -274,9 +277,19 @@ class Connection:
         value = self._decoded(method, payload) if payload else None
         if kind == SUCCESS:
             return value
-        reason = self._codec.decode(meta).get("reason") if meta else None
+        details = self._map(meta) if meta else {}
+        if details is None:
+            raise CallFailed("BadAnswer", f"`{method}`: the answer has a meta that is no map")
+        reason = details.get("reason")
         what = {FAIL: "fail", INTERRUPTED: "interrupted"}.get(kind, "die")
         raise to_failure(method, what, reason, value)
+
+    def _map(self, data: Buffer) -> dict[str, Any] | None:
+        try:
+            value = self._codec.decode(data)
+        except DecodeIssue:
+            return None
+        return value if isinstance(value, dict) else None
 
     def _decoded(self, method: str, payload: Buffer) -> Any:
         try:

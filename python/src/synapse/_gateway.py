@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
-from synapse._codec import Codec
+from synapse._codec import Codec, DecodeIssue
 from synapse._encode import EncodeIssue
 from synapse._endpoints import Endpoint, Misfit, Node
 from synapse._frames import (
@@ -26,6 +26,7 @@ from synapse._frames import (
     CREDIT,
     DIE,
     FAIL,
+    FIXED_SIZE,
     GO_AWAY,
     INTERRUPTED,
     PROGRESS,
@@ -43,6 +44,7 @@ SLACK: Final = 128 * 1024
 _ENDS: Final = (SUCCESS, FAIL, DIE, INTERRUPTED)
 _MAX_ID: Final = 0xFFFFFFFF
 _MAX_META: Final = 0xFFFF
+_RETRY_SECONDS: Final = 1.0
 
 
 class Settings(NamedTuple):
@@ -134,7 +136,8 @@ class Gateway:
         self._worker = worker
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._admitting: set[asyncio.Task[None]] = set()
         self._drained = threading.Event()
         self._stopping = False
         self.paused = False
@@ -156,17 +159,51 @@ class Gateway:
         self._loop.run_forever()
 
     async def _listen(self, listener: socket.socket) -> None:
+        await self._loop.create_connection(lambda: _WorkerSide(self), sock=self._worker)
+        listener.setblocking(False)
+        self._accepting = self._loop.create_task(self._accept(listener))
+        self._loop.set_exception_handler(_log_unexpected)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while True:
+                try:
+                    sock, _ = await self._loop.sock_accept(listener)
+                except ConnectionAbortedError:
+                    continue
+                except OSError:
+                    # Too many files are open, say.
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                if self.connections >= self.settings.max_connections:
+                    sock.close()
+                    continue
+                # Counted from here on: TLS has not begun yet.
+                self.connections += 1
+                admitting = self._loop.create_task(self._admit(sock))
+                self._admitting.add(admitting)
+                admitting.add_done_callback(self._admitting.discard)
+
+    async def _admit(self, sock: socket.socket) -> None:
         from synapse._peers import Arrival
 
-        settings = self.settings
-        await self._loop.create_connection(lambda: _WorkerSide(self), sock=self._worker)
-        self._server = await self._loop.create_server(
-            lambda: Arrival(self),
-            sock=listener,
-            ssl=settings.tls,
-            ssl_handshake_timeout=None if settings.tls is None else settings.handshake_seconds,
-        )
-        self._loop.set_exception_handler(_log_unexpected)
+        tls, seconds = self.settings.tls, self.settings.handshake_seconds
+        arrival = Arrival(self)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: arrival,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else seconds,
+            )
+        except Exception:
+            # What a peer does to its connection is the peer's affair.
+            if not arrival.has_begun:
+                self.connections -= 1
+
+    def _stop_accepting(self) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
 
     def stop(self, grace_seconds: float) -> None:
         """Accept nothing more, and let the worker finish and leave; from any thread."""
@@ -176,8 +213,7 @@ class Gateway:
         if self._stopping:
             return
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
         self._to_worker(SHUTDOWN, 0, self.codec.encode(round(grace_seconds * 1000)))
 
     def finish(self, seconds: float) -> None:
@@ -224,8 +260,7 @@ class Gateway:
             self._leaving(payload)
 
     def _leaving(self, payload: Buffer) -> None:
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
         for caller in list(self.callers):
             caller.leaving(payload)
 
@@ -240,8 +275,15 @@ class Gateway:
                 self._to_worker(RELEASE, handle)
                 return
             self._handles[handle] = caller
-        if caller is not None:
+        if caller is None:
+            return
+        try:
             caller.answered(call, kind, meta, payload)
+        except (DecodeIssue, EncodeIssue, UnicodeError) as issue:
+            # Its own protocol cannot carry it: that is no reason to end those of others.
+            why = {"path": "$", "issue": str(issue)}
+            failure, reason = self.refusal("EncodeFailed", why)
+            caller.answered(call, DIE, reason, failure)
 
     def _handle_of(self, payload: Buffer) -> int | None:
         held = self.codec.decode(payload)
@@ -294,6 +336,10 @@ class Gateway:
         if len(encoded) > _MAX_META:
             why = f"trace and headers take {len(encoded)} bytes, above {_MAX_META}"
             return self.refusal("EncodeFailed", {"path": "$", "issue": why})
+        # Written anew it may have grown, and a worker ends with a frame above its limit.
+        size, limit = FIXED_SIZE + len(encoded) + len(payload), self.settings.max_frame_size
+        if size > limit + SLACK:
+            return self.refusal("FrameTooLarge", {"size": size, "limit": limit})
         number = self._next()
         call = Open(caller, id, number, meta.get("hold") is True, "stream" in meta)
         self._calls[number] = call

@@ -44,6 +44,8 @@ from synapse._version import VERSION
 
 # How long a client that says goodbye may keep a connection beyond its grace.
 _LINGER_SECONDS: Final = 0.5
+# How long a client of synapse-p2p may take to read its answer: it would keep its connection.
+_READING_SECONDS: Final = 30.0
 # Requests of synapse-p2p 0.0.x, whose own nodes take 4096 bytes.
 _MAX_OLD_REQUEST: Final = 1024 * 1024
 _MAX_U32: Final = 0xFFFFFFFF
@@ -58,14 +60,14 @@ class Arrival(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        return self._transport is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         settings = self._gateway.settings
-        self._gateway.connections += 1
-        if self._gateway.connections > settings.max_connections:
-            transport.abort()
-            return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(settings.handshake_seconds, self._too_slow)
 
@@ -428,6 +430,7 @@ class _OldPeer(_Peer):
     def __init__(self, gateway: Gateway, transport: asyncio.Transport) -> None:
         super().__init__(gateway, transport)
         self._call: Open | None = None
+        self._reading: asyncio.TimerHandle | None = None
 
     def _make(self, endpoint: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         handler = self.gateway.settings.handlers.get(endpoint)
@@ -458,12 +461,16 @@ class _OldPeer(_Peer):
     def lost(self) -> None:
         if self._call is not None:
             self.gateway.give_up(self._call)
+        if self._reading is not None:
+            self._reading.cancel()
         super().lost()
 
     def reply(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
             self.transport.close()
+            loop = asyncio.get_running_loop()
+            self._reading = loop.call_later(_READING_SECONDS, self.transport.abort)
 
     def unknown(self, endpoint: str) -> None:
         raise NotImplementedError

@@ -293,7 +293,9 @@ class Server:
         """The token, and the file that it has been written to."""
         if self._token is False or "synapse" not in self._protocols:
             return None, None
-        token = self._token or os.environ.get("SYNAPSE_TOKEN") or secrets.token_urlsafe(32)
+        token = (
+            self._token or os.environ.get("SYNAPSE_TOKEN", "").strip() or secrets.token_urlsafe(32)
+        )
         path = str(_discovery.write_token(token, self.port))
         atexit.register(_remove, path)
         return token, path

@@ -4,7 +4,7 @@
  *
  * @internal
  */
-import { readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, rmSync, writeFileSync } from "node:fs"
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
 if (major < 22 || (major === 22 && minor < 19)) {
@@ -20,6 +20,8 @@ const { generateKeys, sign } = await import("./signature.ts")
 
 const makeKeys = (prefix: string): void => {
   const { publicKey, privateKey } = generateKeys()
+  // One that is there keeps its mode.
+  rmSync(`${prefix}.privkey`, { force: true })
   writeFileSync(`${prefix}.privkey`, `${privateKey}\n`, { mode: 0o600 })
   writeFileSync(`${prefix}.pubkey`, `${publicKey}\n`)
 }

@@ -29,6 +29,9 @@ export interface SessionOptions {
 /** Milliseconds within which a connection says who it is. */
 const helloTimeout = 5000
 
+/** Bytes that a connection may send before it has said who it is. */
+const maxHello = 4096
+
 /** @internal */
 export const serve = (socket: Socket, options: SessionOptions): void => {
   const { maxFrameSize } = options
@@ -37,6 +40,7 @@ export const serve = (socket: Socket, options: SessionOptions): void => {
   /** The command that is answered next. */
   let busy: number | undefined
   const waiting: Array<Frame> = []
+  let received = 0
   const hello = setTimeout(() => socket.destroy(), helloTimeout)
 
   const send = (kind: number, id: number, text: string, meta?: object): void => {
@@ -128,6 +132,9 @@ export const serve = (socket: Socket, options: SessionOptions): void => {
         if (thread === undefined) thread = admit(frame)
         else take(thread, frame)
       }
+      if (thread !== undefined) return
+      received += chunk.length
+      if (received > maxHello) throw new FrameError("a connection that sends more than the token of the server")
     } catch (error) {
       if (!(error instanceof FrameError)) throw error
       options.log({ level: "error", source: "server", message: error.message })

@@ -192,6 +192,8 @@ class Connection:
             if kind != MESSAGE:
                 raise Lost(f"a frame of the unknown kind {kind}")
             number = json.loads(meta)
+            # What is left of the time to receive is none to send in.
+            self._socket.settimeout(patience)
             try:
                 if command.handler is None:
                     raise NodeError("JavaScript sent a message, and there is no message_handler")
