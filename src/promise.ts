@@ -26,6 +26,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { detectProtocol } from "./internal/detectProtocol.ts"
 import { LogLines } from "./internal/logLines.ts"
+import { rejectionOf } from "./internal/rejection.ts"
 import type { EnvironmentMode, EnvironmentSettings } from "./PythonEnvironment.ts"
 import * as Core from "./Synapse.ts"
 import { DecodeFailed, SynapseError } from "./SynapseError.ts"
@@ -305,7 +306,7 @@ export class Synapse implements AsyncDisposable {
     }
     this.#instance = undefined
     await Effect.runPromise(Scope.close(scope, exit))
-    throw Cause.squash(exit.cause)
+    throw rejectionOf(Cause.squash(exit.cause))
   }
 
   /**
@@ -427,7 +428,7 @@ const call = async (instance: Instance, input: unknown, options: CallOptions): P
   const exit = await Effect.runPromiseExit(Effect.provideContext(answer, instance.context!), { signal })
   if (Exit.isSuccess(exit)) return standard === undefined ? exit.value : validate(standard, exit.value, rest.method)
   if (signal?.aborted === true && Cause.hasInterruptsOnly(exit.cause)) throw signal.reason
-  const error = Cause.squash(exit.cause)
+  const error = rejectionOf(Cause.squash(exit.cause))
   const reason = error instanceof SynapseError ? error.reason : undefined
   // What a script says is the error, and nothing around it.
   throw instance.protocol !== undefined && reason?._tag === "HandlerFailed" ? reason.error : error

@@ -16,6 +16,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Controls, Dynamic, Message, PropertiesOf, Value } from "./Controller.ts"
 import { isMethod } from "./internal/controllerNames.ts"
+import { rejectionOf } from "./internal/rejection.ts"
 import type { SynapseOptions } from "./promise.ts"
 import * as Synapse from "./Synapse.ts"
 import { SynapseError } from "./SynapseError.ts"
@@ -138,14 +139,14 @@ type Listener = (data: unknown, message: Message) => void
 class Process {
   readonly #scope = Scope.makeUnsafe()
   readonly #listeners = new Set<Listener>()
-  readonly opened: Promise<Opened>
+  readonly #opened: Promise<Opened>
   readonly controls: PromiseControls
   #ending: Promise<void> | undefined
 
   constructor(properties: Record<string, unknown>, options: ControllerOptions) {
-    this.opened = this.#open(properties, options)
+    this.#opened = this.#open(properties, options)
     // It is for those who call to say.
-    this.opened.catch(() => {})
+    this.#opened.catch(() => {})
     const end = (): Promise<void> => {
       this.#ending ??= this.#end()
       return this.#ending
@@ -192,15 +193,24 @@ class Process {
     }
   }
 
+  /** What keeps it from opening is told to everyone who asks. */
+  async ready(): Promise<Opened> {
+    try {
+      return await this.#opened
+    } catch (error) {
+      throw rejectionOf(error)
+    }
+  }
+
   async #run(use: (controls: Controls) => Effect.Effect<Value, SynapseError>): Promise<Value> {
-    const { controls, isScript } = await this.opened
+    const { controls, isScript } = await this.ready()
     const exit = await Effect.runPromiseExit(use(controls))
     if (Exit.isSuccess(exit)) return exit.value
     throw thrown(Cause.squash(exit.cause), isScript)
   }
 
   async *#messages(name: string, input: ReadonlyArray<unknown>): AsyncGenerator<Value> {
-    const { controls, isScript } = await this.opened
+    const { controls, isScript } = await this.ready()
     try {
       yield* Stream.toAsyncIterable(controls.messages(name, ...input))
     } catch (error) {
@@ -218,7 +228,7 @@ class Process {
   }
 
   async #end(): Promise<void> {
-    const opened = await this.opened.catch(() => undefined)
+    const opened = await this.#opened.catch(() => undefined)
     if (opened !== undefined) await Effect.runPromise(opened.controls.end)
     await Effect.runPromise(Scope.close(this.#scope, Exit.void))
   }
@@ -227,7 +237,7 @@ class Process {
 /** A script says a text, and programs that run one catch an error with it. */
 const thrown = (error: unknown, isScript: boolean): unknown => {
   const reason = error instanceof SynapseError ? error.reason : undefined
-  if (!isScript || reason?._tag !== "HandlerFailed" || typeof reason.error !== "string") return error
+  if (!isScript || reason?._tag !== "HandlerFailed" || typeof reason.error !== "string") return rejectionOf(error)
   return new Error(reason.error, { cause: error })
 }
 
@@ -264,7 +274,7 @@ const classOf = (defaults: ControllerOptions): PromiseControllerClass => {
   return Object.assign(Controller, {
     open: async (properties?: object, options?: ControllerOptions) => {
       const process = start(properties, options)
-      await process.opened
+      await process.ready()
       return proxied(process)
     }
   }) as never

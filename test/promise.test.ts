@@ -1,12 +1,21 @@
 /** The class with promises. Lines 1 to 8, 10, 12, 16, 18, 19 and 22 of the checklist in hqSynapse.test.ts, and the native protocol. */
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Schema } from "effect"
 import { type CallOptions, type StandardSchema, Synapse, type SynapseOptions } from "effect-synapse/promise"
 import { afterEach, assert, describe, it, vi } from "vitest"
-import { isSynapseError, type SynapseErrorReason } from "../src/SynapseError.ts"
+import { isSynapseError, type SynapseError, type SynapseErrorReason } from "../src/SynapseError.ts"
 import { isAlive } from "./fixtures/processes.ts"
 
 const fixture = (name: string): string => fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url))
@@ -130,6 +139,9 @@ describe("spawn", () => {
     const half = directoryWith({ "main.py": undefined, "requirements.txt": undefined })
     mkdirSync(join(half, ".venv/bin"), { recursive: true })
     await reasonOf(spawned(half), "PythonNotFound")
+    // Its interpreter is gone.
+    symlinkSync("/gone/python", join(half, ".venv/bin/python"))
+    assert.include((await reasonOf(spawned(half), "PythonNotFound")).tried[0]?.found, "venv --clear .venv")
   })
 
   it("hq-synapse 6: an installation that fails rejects with the exit code and the output", async () => {
@@ -140,6 +152,12 @@ describe("spawn", () => {
     )
     assert.isAbove(reason.exitCode!, 0)
     assert.include(reason.output, "nowhere")
+  })
+
+  it("hq-synapse 6: an environment that cannot be made rejects too", async () => {
+    const directory = directoryWith({ "main.py": undefined, "requirements.txt": undefined })
+    const cacheDirectory = join(directory, "requirements.txt")
+    await reasonOf(spawned(directory, "main", { environment: { cacheDirectory } }), "InstallFailed")
   })
 
   it("hq-synapse 7: the interpreter can be chosen", async () => {
@@ -249,6 +267,15 @@ describe("call", () => {
     }
     assert.notStrictEqual(await pidOf(synapse), pid)
     await synapse.dispose()
+  })
+
+  it("fails with the stack of the program that awaits it", async () => {
+    const { synapse } = await spawned(scripts, "scenes")
+    const caller = async () => await synapse.call({ do: "exit" })
+    const ended = (await rejection(caller())) as SynapseError
+    assert.match(ended.stack!, /SynapseError: WorkerExited: (.*\n)*? *at (async )?caller .*promise\.test\.ts/)
+    const broken = (await rejection(spawned(scripts, "broken-import"))) as SynapseError
+    assert.match(broken.stack!, /SynapseError: StartFailed: (.*\n)*? *at (async )?spawned .*promise\.test\.ts/)
   })
 
   it("is given up by its signal, with the reason of that", async () => {
