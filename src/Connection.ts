@@ -225,6 +225,8 @@ export interface Opened {
 export interface Leaving {
   /** Whether it asked to; otherwise it still runs what was given up, and is made to. */
   readonly byItself: boolean
+  /** Whether it has done what it was for, however short that was. */
+  readonly isDone: boolean
   /** The reason, where it tells one. */
   readonly why: string | undefined
 }
@@ -427,9 +429,11 @@ export const make = Effect.fnUntraced(function* (
       case Envelope.Kind.Ping:
         sendControl(Envelope.Kind.Pong, frame.id)
         break
-      case Envelope.Kind.GoAway:
-        leave({ byItself: true, why: decodeGoAway(frame) })
+      case Envelope.Kind.GoAway: {
+        const { done = false, reason } = decodeGoAway(frame)
+        leave({ byItself: true, isDone: done, why: reason })
         break
+      }
       case Envelope.Kind.Request:
         serving.request(frame)
         break
@@ -668,7 +672,7 @@ export const make = Effect.fnUntraced(function* (
   const retire = Effect.flatMap(inspect, (vitals) => {
     const error = unresponsive(hello.pid, Heartbeat.activityOf(vitals), options.cancelGraceMillis)
     stopping ??= error
-    leave({ byItself: false, why: undefined })
+    leave({ byItself: false, isDone: false, why: undefined })
     sendControl(Envelope.Kind.Shutdown, 0, 0)
     return Effect.andThen(
       nativeSleep(retiringMillis),

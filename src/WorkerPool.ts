@@ -503,12 +503,15 @@ export const make = Effect.fnUntraced(function* (
       })
     )
 
-  const onLeft = (worker: Worker, afterMillis: number, { byItself, why }: Leaving): void => {
+  const onLeft = (worker: Worker, afterMillis: number, { byItself, isDone, why }: Leaving): void => {
     worker.endsByItself = true
-    if (why !== undefined) log(Effect.logInfo(`The Python worker ${pidOf(worker)} asks to be replaced: ${why}`))
+    if (why !== undefined) {
+      const asks = `The Python worker ${pidOf(worker)} asks to be replaced: ${why}`
+      log(isDone ? Effect.logDebug(asks) : Effect.logInfo(asks))
+    }
     if (!byItself)
       log(Effect.logWarning(`The Python worker ${pidOf(worker)} goes on with a given-up call and is replaced`))
-    const counts = byItself && isWanted(worker) && !isSpent(worker)
+    const counts = byItself && !isDone && isWanted(worker) && !isSpent(worker)
     retire(worker)
     if (counts && afterMillis < tooSoonMillis) startAgain(leftTooSoon(worker, why), undefined, Effect.void)
     else fill()

@@ -43,7 +43,10 @@ for (const [kind, open] of Object.entries(scripts)) {
       assert.deepStrictEqual(await chat.getTokenizer(), { tokenizer: 123 })
       assert.strictEqual(await chat.getProperty("tokenizer"), 123)
       assert.deepStrictEqual(await chat.increment({ by: 5 }), { counter: 5 })
-      assert.deepStrictEqual(await chat.callMethod("increment", { by: 5 }), { counter: 10 })
+      const called = chat.callMethod("increment", { by: 5 })
+      assert.instanceOf(called, Promise)
+      assert.deepStrictEqual(await called, { counter: 10 })
+      assert.deepStrictEqual(await chat.callMethod("echo", 1, [2]), [1, [2]])
       assert.deepStrictEqual(await chat.reset(), { counter: 0 })
     })
 
@@ -72,12 +75,14 @@ for (const [kind, open] of Object.entries(scripts)) {
 
     it("ChatModel 7 and 9: rejects a call that fails, and goes on", async () => {
       await using chat = open()
+      const pid = await chat.pid()
       for (const name of ["nothing", "fail", "unfit"]) {
         const error = await chat[name]().then(
           () => undefined,
           (error: unknown) => error
         )
         assert.instanceOf(error, Error, name)
+        assert.strictEqual(await chat.pid(), pid)
       }
       assert.deepStrictEqual(await chat.increment(), { counter: 1 })
     })
@@ -146,7 +151,10 @@ describe("the class in place of theirs", () => {
     assert.instanceOf(error, SynapseError)
     // One that does not start rejects its calls, and ends.
     const none = new ChatModel({}, missing)
-    assert.instanceOf(await none.increment().catch((error: unknown) => error), SynapseError)
+    const caller = async (): Promise<unknown> => await none.increment()
+    const refused = await caller().catch((error: unknown) => error)
+    assert.instanceOf(refused, SynapseError)
+    assert.match(String(refused.stack), /at (async )?caller .*chatModel\.test\.ts/)
     await none.end()
   })
 
@@ -259,6 +267,14 @@ describe("the process of an unmodified script", () => {
       assert.deepStrictEqual([one, two], [{ counter: 2 }, { counter: 2 }])
       assert.notStrictEqual(first, second)
     }).pipe(Effect.provide(Synapse.layer(modules.chatModel)))
+  )
+
+  it.live("is replaced as often as controllers are opened, however short they are", () =>
+    Effect.gen(function* () {
+      const once = Effect.scoped(Effect.flatMap(Synapse.controller(), (chat) => chat.callMethod("increment")))
+      for (let round = 0; round < 4; round++) assert.deepStrictEqual(yield* once, { counter: 1 })
+      assert.strictEqual((yield* Synapse.status).restarts, 0)
+    }).pipe(Effect.provide(Synapse.layer({ ...modules.chatModel, restart: { max: 1 } })))
   )
 
   it.live("is replaced when a call that was given up does not end", () =>

@@ -81,6 +81,7 @@ layer(Synapse.layer(modules.controller), live)("a controller", (it) => {
       const chat = yield* opened()
       assert.deepStrictEqual(yield* chat.callMethod("increment", { by: 2 }), { counter: 2 })
       assert.strictEqual(yield* chat.callMethod("add", { a: 1, b: 2 }), 3)
+      assert.deepStrictEqual(yield* chat.callMethod("echo", 1, [2]), [1, [2]])
       assert.strictEqual(yield* chat.callMethod("then"), "a method called then")
     })
   )

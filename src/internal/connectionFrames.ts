@@ -39,9 +39,10 @@ const decodeControl = <A>(schema: Schema.Decoder<A>, name: string): ((frame: Env
 export const decodeCredit = decodeControl(Schema.Int.check(Schema.isGreaterThan(0)), "Credit")
 
 /** Why the worker leaves, where it says so. */
-export const decodeGoAway = (frame: Envelope.Frame): string | undefined =>
-  frame.payload.length === 0 ? undefined : decodeReason(frame).reason
-const decodeReason = decodeControl(Schema.Struct({ reason: Schema.optionalKey(Schema.String) }), "GoAway")
+export const decodeGoAway = (frame: Envelope.Frame): typeof GoAway.Type =>
+  frame.payload.length === 0 ? {} : decodeReason(frame)
+const GoAway = Schema.Struct({ reason: Schema.optionalKey(Schema.String), done: Schema.optionalKey(Schema.Boolean) })
+const decodeReason = decodeControl(GoAway, "GoAway")
 
 /** The handle that an answer gives; nothing where it gives none. */
 export const handleOf = (frame: Envelope.Frame): number | undefined => {

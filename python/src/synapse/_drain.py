@@ -74,9 +74,15 @@ class Drain:
         self._go_away()
 
     @shielded
-    def replace(self, reason: str | None) -> None:
-        """Like `go_away`, from a thread that goes on. Does nothing when the worker is leaving."""
-        payload = b"" if reason is None else self._worker.link.codec.encode({"reason": reason})
+    def replace(self, reason: str | None, *, done: bool = False) -> None:
+        """Like `go_away`, from a thread that goes on. Does nothing when the worker is leaving.
+
+        `done` tells that it has served its purpose, and is not one that fails soon after its start.
+        """
+        why: dict[str, object] = {} if reason is None else {"reason": reason}
+        if done:
+            why["done"] = True
+        payload = self._worker.link.codec.encode(why) if why else b""
         with self._finished:
             if self.begun:
                 return

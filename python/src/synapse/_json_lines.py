@@ -140,7 +140,7 @@ class Adapter:
     def _let_go(self) -> None:
         # It keeps what it has been told, and the next one is to find it as it begins.
         self._is_leaving = True
-        _replace.replace_me("the controller that had this script was ended")
+        _replace.replace_done("the controller that had this script was ended")
 
     # Lines
 

@@ -22,6 +22,12 @@ def attach(drain: Drain) -> None:
     _drain = drain
 
 
+def replace_done(reason: str) -> None:
+    """Ask for another worker in the place of this one, which has done what it was for."""
+    if _drain is not None and os.getpid() == _pid:
+        _drain.replace(reason, done=True)
+
+
 def replace_me(reason: str | None = None) -> None:
     """Ask for another worker in the place of this one, which is no good any more: its GPU context
     is lost, say, or a native library has come into a state that it does not get out of.
