@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import inspect
+import os
 import socket
 import subprocess
 import sys
@@ -29,7 +31,7 @@ import pytest
 from served import SOURCE, OldNode, Served, framed, pack, read_all, unpack
 
 import synapse
-from synapse import _client, _wire_p2p0
+from synapse import _client, _dialing, _wire_p2p0, p2p
 
 APP = """
     from synapse.p2p import Server
@@ -194,6 +196,31 @@ def test_the_reader_finds_the_end_of_every_kind_of_value() -> None:
         assert found is not None and found.args == args
 
 
+def test_p2p_4a_1_a_server_is_made_as_in_0_0_5(tmp_path: Path) -> None:
+    source = """
+        from synapse.p2p import Server
+
+        app = Server("127.0.0.1", "0")
+
+        @app.background(period=5)
+        async def tick(): ...
+
+        @app.endpoint("sum")
+        async def add(a, b, **kwargs):
+            return f"Result: {a + b}"
+
+        app.run()
+    """
+    server = Served(tmp_path, source)
+    try:
+        assert server.exchange(SUM) == b"Result: 3"
+        server.said(r"- tick \(5s\)")
+    finally:
+        server.close()
+    with pytest.raises(TypeError, match="interval is a number"):
+        p2p.Server().background()
+
+
 # 4a, the client
 
 
@@ -201,8 +228,8 @@ def test_the_reader_finds_the_end_of_every_kind_of_value() -> None:
 def node() -> Iterator[Callable[..., OldNode]]:
     nodes: list[OldNode] = []
 
-    def start(answer: Callable[[bytes], bytes]) -> OldNode:
-        nodes.append(OldNode(answer))
+    def start(answer: Callable[[bytes], bytes], host: str = "127.0.0.1") -> OldNode:
+        nodes.append(OldNode(answer, host))
         return nodes[-1]
 
     yield start
@@ -397,6 +424,41 @@ def test_p2p_4b_8_peers_and_from_peer(node: Callable[..., OldNode]) -> None:
     assert asyncio.run(main()) == "pong"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is no address of its own elsewhere")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_p2p_4b_8_a_node_of_this_machine_is_preferably_called_by_loopback(
+    node: Callable[..., OldNode], host: str
+) -> None:
+    own = node(responding({"ok": True, "result": "pong"}), host)
+    # Its node listens at the one address, and says the other one.
+    peer = synapse.Peer("a1", "127.0.0.2", own.port)
+    with synapse.Client.from_peer(peer) as client:
+        assert client.call("_synapse.ping") == "pong"
+
+    async def main() -> Any:
+        async with synapse.AsyncClient.from_peer(peer) as client:
+            return await client.call("_synapse.ping")
+
+    assert asyncio.run(main()) == "pong"
+
+
+def test_p2p_4b_8_a_node_of_another_machine_is_called_where_it_is() -> None:
+    for address in ("192.0.2.1", "2001:db8::1", "node.example.org"):
+        assert _dialing.seeds_for(address, 1) == ()
+    assert _dialing.seeds_for("127.0.0.1", 1)[0] == "127.0.0.1:1"
+
+
+def test_p2p_4b_8_the_client_has_its_name_and_form(node: Callable[..., OldNode]) -> None:
+    new = node(responding({"ok": True, "result": "pong"}))
+
+    async def main() -> Any:
+        client = p2p.Client("127.0.0.1", new.port)
+        return await client.call("_synapse.ping")
+
+    assert asyncio.run(main()) == "pong"
+    assert inspect.signature(p2p.Client).parameters["port"].default == 9999
+
+
 def test_p2p_4b_8_errors_have_types(node: Callable[..., OldNode]) -> None:
     for said, reason in (
         ({"code": "bad_request", "message": "Unregistered endpoint called: x"}, "MethodNotFound"),
@@ -442,7 +504,10 @@ def test_a_node_that_is_not_there_is_said() -> None:
     for protocol in ("synapse", "p2p", "p2p-0"):
         with (
             synapse.Client(port=port, protocol=protocol) as client,
-            pytest.raises(synapse.ConnectFailed, match="cannot connect") as caught,
+            pytest.raises(
+                synapse.ConnectFailed,
+                match=f"cannot connect to 127.0.0.1:{port}: {os.strerror(errno.ECONNREFUSED)}$",
+            ) as caught,
         ):
             client.call("x")
         assert caught.value.reason == "unreachable"

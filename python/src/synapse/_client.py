@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 from synapse import _codec, _discovery, _wire_p2p, _wire_p2p0
 from synapse._client_errors import CallFailed, CallTimedOut, ConnectionLost
 from synapse._connection import Connection
-from synapse._dialing import Wanted, dial
+from synapse._dialing import Wanted, dial, seeds_for
 from synapse._encode import EncodeIssue
 from synapse._frames import DEFAULT_MAX_FRAME_SIZE
 from synapse._tls import TLS
@@ -118,8 +118,12 @@ class AsyncClient:
 
     @classmethod
     def from_peer(cls, peer: Peer, **options: Any) -> AsyncClient:
-        """A client of a node that another one told of; `protocol` is `"p2p"` unless it is given."""
-        return cls(peer.address, peer.port, **{"protocol": "p2p", **options})
+        """A client of a node that another one told of; `protocol` is `"p2p"` unless it is given.
+
+        A node of this machine is tried at a loopback address first.
+        """
+        seeds = seeds_for(peer.address, peer.port)
+        return cls(peer.address, peer.port, **{"protocol": "p2p", "seeds": seeds, **options})
 
     def with_options(
         self,
@@ -366,8 +370,9 @@ class Client:
 
     @classmethod
     def from_peer(cls, peer: Peer, **options: Any) -> Client:
-        """A client of a node that another one told of; `protocol` is `"p2p"` unless it is given."""
-        return cls(peer.address, peer.port, **{"protocol": "p2p", **options})
+        """What `AsyncClient.from_peer` makes, blocking."""
+        seeds = seeds_for(peer.address, peer.port)
+        return cls(peer.address, peer.port, **{"protocol": "p2p", "seeds": seeds, **options})
 
     def with_options(
         self,

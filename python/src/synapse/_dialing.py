@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import os
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
@@ -77,6 +80,26 @@ def addresses(wanted: Wanted) -> Sequence[Address]:
     ]
 
 
+def seeds_for(address: str, port: int) -> tuple[str, ...]:
+    """Where to try a node that says it has this address: one of this machine at a loopback address
+    first, which firewalls let through. Of another one there is nothing to choose: none.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return ()
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            # No machine binds to the address of another one.
+            sock.bind((address, 0))
+    except OSError:
+        return ()
+    if ip.version == 4:
+        return (f"127.0.0.1:{port}", f"{address}:{port}")
+    return (f"[::1]:{port}", f"[{address}]:{port}")
+
+
 def _token_of(wanted: Wanted, host: str, port: int) -> str | None:
     """The token to use: one that was given, or that of a server of this user on this machine."""
     if wanted.token is not None:
@@ -144,8 +167,14 @@ async def _connect(
     except ssl.SSLError as error:
         raise ConnectFailed("tls", f"{address}: TLS failed: {error}") from error
     except OSError as error:
-        why = error.strerror or str(error)
-        raise ConnectFailed("unreachable", f"cannot connect to {address}: {why}") from error
+        raise ConnectFailed("unreachable", f"cannot connect to {address}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    # What asyncio says in its place has the address once more.
+    return os.strerror(error.errno)
 
 
 def _no_greeting(wanted: Wanted, address: Address) -> ConnectFailed:

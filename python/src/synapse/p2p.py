@@ -9,22 +9,37 @@ token: whoever can connect to this machine's loopback address can call it. New p
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from synapse._client import AsyncClient
 from synapse._server import Server as _Server
 from synapse._wire_p2p0 import RemoteProcedureCall
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 __all__ = ["Client", "RemoteProcedureCall", "Server"]
 
 
 class Server(_Server):
-    """`synapse.Server` with the wires of synapse-p2p, and no token unless one is given."""
+    """`synapse.Server` with the wires of synapse-p2p, and no token unless one is given.
 
-    def __init__(self, **options: Any) -> None:
+    The address and the port may be given by position, as 0.0.5 had them.
+    """
+
+    def __init__(
+        self, address: str = "127.0.0.1", port: int | str | None = None, **options: Any
+    ) -> None:
         options.setdefault("protocols", ("synapse", "p2p", "p2p-0"))
         options.setdefault("token", False)
-        super().__init__(**options)
+        super().__init__(address=address, port=port, **options)
+
+    def background(
+        self, seconds: float | None = None, *, period: float | None = None
+    ) -> Callable[[F], F]:
+        """What `synapse.Server.background` does; 0.0.5 calls the interval `period`."""
+        interval: Any = period if seconds is None else seconds
+        return super().background(interval)
 
 
 class Client(AsyncClient):
