@@ -77,7 +77,9 @@ def test_a_node_that_is_too_old_is_told_apart(
         "const node = '18.0.0'\n"
         "Object.defineProperty(process, 'versions', { value: { ...process.versions, node } })\n"
     )
-    with pytest.raises(javascript.NodeStartFailed, match=r"Node 18\.0\.0 .* is too old: 22\.19"):
+    with pytest.raises(
+        javascript.NodeStartFailed, match=r"Node 18\.0\.0 .* is too old: 22\.19.*npm install node"
+    ):
         javascript.Client(threads=1, node_options=["--require", str(preload)])
 
 

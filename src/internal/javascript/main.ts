@@ -8,7 +8,10 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs"
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
 if (major < 22 || (major === 22 && minor < 19)) {
-  process.stderr.write(`Node ${process.versions.node} at ${process.execPath} is too old: 22.19 or later is needed\n`)
+  process.stderr.write(
+    `Node ${process.versions.node} at ${process.execPath} is too old: 22.19 or later is needed. ` +
+      "`npm install node` beside the program has one, and SYNAPSE_NODE may name one\n"
+  )
   process.exit(1)
 }
 

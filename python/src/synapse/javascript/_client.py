@@ -145,7 +145,8 @@ class Client:
             memory_limit_mib: How much heap a runtime may have, in MiB; 0 for what Node gives it.
             max_restarts_per_minute: How often Node is started again when it ends by itself.
             max_frame_size: How many bytes a command, a message or a value may have.
-            node: Node's executable; see `SYNAPSE_NODE` for where it is looked for.
+            node: Node's executable; by default that of the variable `SYNAPSE_NODE`, of the npm
+                package `node`, or the one on the path.
             node_options: More options for Node.
             server: The server program, where it is not found by itself.
             env: Variables that are added to the environment of Node.
