@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import os
 import signal
@@ -50,7 +51,7 @@ import pytest
 
 from synapse import javascript
 from synapse.javascript import __main__ as command_line
-from synapse.javascript import _connection, _logs, _server
+from synapse.javascript import _connection, _find, _logs, _server
 from synapse.javascript._client import RestartBudget
 from synapse.javascript.jsockd import (
     Config,
@@ -591,7 +592,10 @@ def test_jsockd_11_a_signed_module_brings_all_its_code(
 
 
 def test_jsockd_11_the_command_line_makes_keys_signs_and_evaluates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], signed: dict[str, Path]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    signed: dict[str, Path],
 ) -> None:
     prefix, out = str(tmp_path / "key"), str(tmp_path / "out.mjs")
     assert command_line.main(["keys", prefix]) == 0
@@ -601,6 +605,9 @@ def test_jsockd_11_the_command_line_makes_keys_signs_and_evaluates(
     assert Path(out).stat().st_size == signed["signed"].stat().st_size
     assert command_line.main(["eval", "await Promise.resolve(6 * 7)"]) == 0
     assert capsys.readouterr().out == "42\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[1,\n 2]\n"))
+    assert command_line.main(["eval", "-"]) == 0
+    assert capsys.readouterr().out == "[1, 2]\n"
     assert command_line.main(["eval", "nothing.here"]) == 1
     assert "ReferenceError: nothing is not defined" in capsys.readouterr().err
     assert command_line.main(["sign", "nothing.mjs", out, "--key", f"{prefix}.privkey"]) == 1
@@ -618,6 +625,29 @@ def test_jsockd_12_run_and_run_raw(client: JSockDClient) -> None:
 
 
 FOO_BAR = "(m, p) => { JSockD.sendMessage('foo'); return JSockD.sendMessage('bar'); }"
+
+
+def test_jsockd_12_the_config_has_the_defaults_of_the_client(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = DefaultConfig()
+    assert config.Logger is not None
+    config.Logger(None, "INFO", "started")
+    assert capsys.readouterr().out == "[jsockd] started\n"
+    config.Logger = None
+    assert config == Config(
+        NThreads=os.cpu_count() or 1,
+        BytecodeModuleFile="",
+        BytecodeModulePublicKey="",
+        SourceMap="",
+        MaxIdleTimeUs=0,
+        MaxCommandRuntimeUs=0,
+        TimeoutUs=15_000_000,
+        SkipJSockDVersionCheck=False,
+        Logger=None,
+        MaxRestartsPerMinute=1,
+        LogPrefix="",
+    )
 
 
 def test_jsockd_12_messages_arrive_in_order_typed_and_raw(client: JSockDClient) -> None:
@@ -809,6 +839,18 @@ def test_jsockd_17_nothing_is_downloaded_and_a_path_of_jsockd_is_not_used() -> N
     ):
         assert client.run("(_, n) => n + 1", 99) == 100
         client.close()
+
+
+def test_jsockd_17_a_path_of_node_is_used(tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    node.symlink_to(_find.find_node(None, tmp_path))
+    client = init_jsockd_client(quiet(), str(node))
+    try:
+        assert client.run("(m, p) => process.argv0", None) == str(node)
+    finally:
+        client.close()
+    with pytest.raises(JSockDClientError, match="no executable file /nowhere/node"):
+        init_jsockd_client(quiet(), "/nowhere/node")
 
 
 def test_jsockd_17_without_node_the_error_says_how_to_get_it(

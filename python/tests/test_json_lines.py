@@ -176,6 +176,30 @@ def test_5_calls_are_answered_in_their_order(chat: Worker) -> None:
     assert [(each.id, each.payload) for each in got] == list(zip(ids, range(50), strict=True))
 
 
+def test_5_a_call_is_sent_when_the_one_before_has_its_reply(run: Callable[..., Worker]) -> None:
+    worker = run(
+        """
+        import queue
+
+        lines = queue.Queue()
+
+        def read():
+            for line in sys.stdin:
+                lines.put(line)
+            lines.put(None)
+
+        threading.Thread(target=read).start()
+        while lines.get() is not None:
+            # Long enough for the next one to come, if it did.
+            time.sleep(0.05)
+            print(json.dumps({"result": lines.qsize()}), flush=True)
+        """
+    )
+    ids = [worker.request("echo", index) for index in range(4)]
+    got = [worker.receive() for _ in ids]
+    assert [(each.id, each.payload) for each in got] == [(id, 0) for id in ids]
+
+
 def test_6_partial_results_come_in_order_before_the_result(chat: Worker) -> None:
     sent, end = with_sent(chat, "stream", {"parts": 500, "name": "a"})
     assert sent == [["a", part] for part in range(500)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -800,6 +801,30 @@ def test_p2p_4a_4_background_runs_after_its_interval_and_again(serve: Serve) -> 
         runs = client.call("runs")
     assert runs[0] >= 0.3 and runs[2] - runs[0] >= 0.25
     assert "- tick (0.3s)" in server.lines and "- tock (0.3s)" in server.lines
+
+
+def test_p2p_4a_4_the_interval_begins_when_a_run_has_ended(serve: Serve) -> None:
+    server = serve(
+        """
+        import asyncio, time, synapse
+        app = synapse.Server(namespace="n")
+        runs = []
+        @app.background(seconds=0.1)
+        async def tick():
+            begun = time.monotonic()
+            await asyncio.sleep(0.2)
+            runs.append((begun, time.monotonic()))
+        @app.endpoint("runs")
+        async def get():
+            return runs
+        app.run()
+        """
+    )
+    with synapse.Client(port=server.port) as client:
+        eventually(lambda: len(client.call("runs")) >= 3)
+        runs = client.call("runs")
+    for (_, ended), (begun, _) in itertools.pairwise(runs):
+        assert begun - ended >= 0.09
 
 
 def test_p2p_4a_4_background_goes_on_after_an_exception(serve: Serve) -> None:
