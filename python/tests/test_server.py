@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -942,10 +943,11 @@ def test_a_client_can_be_used_in_a_forked_process(client: synapse.Client) -> Non
 
 
 def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:
+    taken = os.strerror(errno.EADDRINUSE)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         source = f"import synapse\nsynapse.Server(port={port}).run()\n"
-        with pytest.raises(AssertionError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(AssertionError, match=f"cannot listen on 127.0.0.1:{port}: {taken}\n"):
             Served(tmp_path, source)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from synapse import _discovery, _handshake
 from synapse._client_errors import ConnectFailed
+from synapse._oserror import reason_of
 from synapse._tls import TLS
 
 _LOOPBACKS: Final = ("localhost", "127.0.0.1", "::1")
@@ -167,14 +167,9 @@ async def _connect(
     except ssl.SSLError as error:
         raise ConnectFailed("tls", f"{address}: TLS failed: {error}") from error
     except OSError as error:
-        raise ConnectFailed("unreachable", f"cannot connect to {address}: {_why(error)}") from error
-
-
-def _why(error: OSError) -> str:
-    if error.errno is None or isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    # What asyncio says in its place has the address once more.
-    return os.strerror(error.errno)
+        raise ConnectFailed(
+            "unreachable", f"cannot connect to {address}: {reason_of(error)}"
+        ) from error
 
 
 def _no_greeting(wanted: Wanted, address: Address) -> ConnectFailed:

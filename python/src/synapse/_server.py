@@ -27,6 +27,7 @@ from synapse._hooks import check_function, check_parameters, name_of
 from synapse._lifecycle import Lifecycle
 from synapse._logs import Output
 from synapse._memory import Memory
+from synapse._oserror import reason_of
 from synapse._tls import TLS
 from synapse._version import VERSION
 from synapse._worker import Worker
@@ -263,7 +264,7 @@ class Server:
         try:
             return socket.create_server((self.address, self.port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            why = f"cannot listen on {self.address}:{self.port}: {error.strerror or error}"
+            why = f"cannot listen on {self.address}:{self.port}: {reason_of(error)}"
             raise OSError(error.errno, why) from None
 
     def _settings(self, codec: Codec, token: str | None) -> Settings:
