@@ -59,8 +59,11 @@ export interface Options {
   readonly limits?: Limits.Limits | undefined
   /** Descriptors of files of memory that the process gets as its own from 6 on. Default: none. */
   readonly memory?: ReadonlyArray<number> | undefined
-  /** Called with each line the process writes to descriptor 1 or 2, without its end. */
-  readonly onLine: (line: OutputLine) => void
+  /**
+   * Called with each line the process writes to descriptor 1 or 2, without its end, and with its id: the first ones may come
+   * before the process is handed over, or where it never is.
+   */
+  readonly onLine: (line: OutputLine, pid: number) => void
 }
 
 /**
@@ -251,10 +254,10 @@ const supervise = (
   let outlivedChannel = false
   let overMemory = false
 
-  drain(stdout!, "stdout", options.onLine)
+  drain(stdout!, "stdout", (line) => options.onLine(line, pid))
   drain(stderr!, "stderr", (line) => {
     stderrTail.push(line.text)
-    options.onLine(line)
+    options.onLine(line, pid)
   })
   drain(crashDumps!, "stderr", (line) => crashDump.push(line.text))
   lifeline!.on("error", () => {})

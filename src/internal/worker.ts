@@ -71,7 +71,7 @@ export const makeStartWorker = <R>(
       describe: describe === true || check !== undefined,
       limits: options.limits,
       memory: memory?.descriptors,
-      onLine: (line) => logs.line(worker.pid, line)
+      onLine: (line, pid) => logs.line(pid, line)
     })
     let isLoaded = false
     const connection = yield* Connection.make(worker.socket, {
