@@ -24,6 +24,7 @@ from synapse._contract_types import (
     parameters_of,
     unresolved,
 )
+from synapse._convert import qualifiers
 from synapse._declared import Error
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class _Definer:
     def _typed_dict(self) -> Iterator[dict[str, Any]]:
         required = set(self._kind.__required_keys__)
         for name in (*self._kind.__required_keys__, *self._kind.__optional_keys__):
-            says = set(_qualifiers(self._hints.get(name)))
+            says = set(qualifiers(self._hints.get(name)))
             if "Required" in says:
                 required.add(name)
             elif "NotRequired" in says:
@@ -339,15 +340,6 @@ def doc_of_hint(annotation: Any) -> str | None:
             return None
         annotation = arguments[0]
     return None
-
-
-def _qualifiers(hint: Any) -> Iterator[str]:
-    while (origin := typing.get_origin(hint)) is not None:
-        name = "Annotated" if origin is typing.Annotated else getattr(origin, "__name__", "")
-        if name not in ("Annotated", "Required", "NotRequired", "ReadOnly"):
-            return
-        yield name
-        hint = typing.get_args(hint)[0]
 
 
 def _annotation_of(info: Any) -> Any:

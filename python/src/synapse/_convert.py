@@ -439,7 +439,7 @@ class _TypedDictFields(_Fields):
         # Where annotations are text, the class has not seen what is said in them, only its `total`.
         required = set(self._required)
         for name, hint in self.hints.items():
-            says = tuple(_qualifiers(hint))
+            says = tuple(qualifiers(hint))
             if "Required" in says:
                 required.add(name)
             elif "NotRequired" in says:
@@ -447,7 +447,7 @@ class _TypedDictFields(_Fields):
         return required
 
 
-def _qualifiers(hint: Any) -> abc.Iterator[str]:
+def qualifiers(hint: Any) -> abc.Iterator[str]:
     """The names of what is around a type: `Annotated`, `Required` and their like."""
     while (origin := typing.get_origin(hint)) is not None:
         name = "Annotated" if origin is typing.Annotated else getattr(origin, "__name__", "")
