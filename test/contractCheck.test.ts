@@ -193,6 +193,15 @@ describe("the check of a worker", () => {
     })
   )
 
+  it.effect("lets a worker that does not describe itself start where it is to warn, and says so once", () =>
+    Effect.gen(function* () {
+      const check = makeContractCheck({ group: Embedder, contract: "warn" })!
+      const messages = yield* logged(Effect.andThen(check(hello(null)), check(hello(null))))
+      assert.lengthOf(messages, 1)
+      assert.include(messages[0], "does not describe its handlers")
+    })
+  )
+
   it.effect("fails every worker that drifts, not only the first", () =>
     Effect.gen(function* () {
       const check = makeContractCheck({ group: Embedder })!

@@ -17,23 +17,25 @@ export const makeContractCheck = ({
   if (group === undefined || contract === "off") return undefined
   const wanted = Contract.fromGroup(group)
   // That of the workers that run, and beside them of those that a reload starts.
-  let last: { readonly contract: string; readonly drift: ReadonlyArray<Contract.Drift> } | undefined
+  let last: { readonly contract: string | undefined; readonly fault: Fault | undefined } | undefined
   return ({ contract: described }) =>
     Effect.gen(function* () {
-      if (described === null) return yield* Effect.fail(undescribed)
-      const found = yield* Contract.decode(described)
+      const found = described === null ? undefined : yield* Contract.decode(described)
       // Of what was decoded: there is no telling what else a worker sends.
-      const text = contractText(found)
-      if (last?.contract === text) {
-        // It has been said.
-        return contract === "check" && last.drift.length > 0 ? yield* Effect.fail(drifted(last.drift)) : undefined
-      }
-      const drift = Contract.compare(wanted, found)
-      last = { contract: text, drift }
-      if (drift.length === 0) return
-      if (contract === "check") return yield* Effect.fail(drifted(drift))
-      yield* Effect.logWarning(`${listOf(drift)}\nCalls of these may fail`)
+      const text = found && contractText(found)
+      const isKnown = last !== undefined && last.contract === text
+      if (!isKnown) last = { contract: text, fault: found === undefined ? undescribed : drifted(wanted, found) }
+      const fault = last?.fault
+      if (fault === undefined) return
+      if (contract === "check") return yield* Effect.fail(startFailed(`${fault.what}${fault.cure}`))
+      if (!isKnown) yield* Effect.logWarning(`${fault.what}\nCalls may fail that do not fit`)
     })
+}
+
+/** Why a worker is not one for the group, and what can be done. */
+interface Fault {
+  readonly what: string
+  readonly cure: string
 }
 
 const maxListed = 50
@@ -44,15 +46,19 @@ const listOf = (drift: ReadonlyArray<Contract.Drift>): string => {
   return `The Python module does not keep the contract of the option \`group\`:${lines.join("")}${more}`
 }
 
-const drifted = (drift: ReadonlyArray<Contract.Drift>): SynapseError =>
-  startFailed(
-    `${listOf(drift)}\nChange one of the two (a generated one: run the command at its top again), or set the option \`contract\` to "warn"`
-  )
+const drifted = (wanted: Contract.Contract, found: Contract.Contract): Fault | undefined => {
+  const drift = Contract.compare(wanted, found)
+  if (drift.length === 0) return undefined
+  return {
+    what: listOf(drift),
+    cure: '\nChange one of the two (a generated one: run the command at its top again), or set the option `contract` to "warn"'
+  }
+}
 
 const startFailed = (detail: string): SynapseError =>
   new SynapseError({ reason: new StartFailed({ kind: "contract", detail }) })
 
-const undescribed = startFailed(
-  "The worker does not describe its handlers, so that they cannot be compared with the option `group`: " +
-    'set the option `contract` to "off"'
-)
+const undescribed: Fault = {
+  what: "The worker does not describe its handlers, so that they cannot be compared with the option `group`",
+  cure: ': set the option `contract` to "warn" or "off"'
+}
