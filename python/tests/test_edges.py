@@ -38,7 +38,7 @@ def test_a_signal_ends_a_child_that_was_forked_while_the_worker_leaves(
 
         @synapse.handler
         def main():
-            open("leaving").close()
+            open("leaving").read()
             pid = os.fork()
             if pid == 0:
                 time.sleep(600)

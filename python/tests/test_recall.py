@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import DIE, SUCCESS, Worker, frame
+from wire import DIE, REQUEST, SUCCESS, Worker, encode, frame
 
 RECALL = 18
 
@@ -78,3 +78,39 @@ def test_nothing_comes_of_recalling_what_is_not_there_or_asynchronous(
     assert (got.kind, got.id, got.payload) == (SUCCESS, id, 5)
     worker.send(frame(RECALL, id))
     assert worker.value("echo", 6) == 6
+
+
+def _all_at_once(worker: Worker, *calls: tuple[str, Any], recalled: int) -> None:
+    """Several requests with the ids 1 and up, and behind them a recall of one, in one write."""
+    requests = [
+        frame(REQUEST, id, encode(value), encode({"method": method}))
+        for id, (method, value) in enumerate(calls, 1)
+    ]
+    worker.send(b"".join((*requests, frame(RECALL, recalled))))
+
+
+def test_what_is_asked_back_of_a_thread_with_nothing_else_to_do_runs(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start(SOURCE)
+    assert worker.value("echo", 0) == 0
+    _all_at_once(worker, ("echo", 1), ("echo", 2), recalled=2)
+    assert [(got.kind, got.payload) for got in (worker.receive(), worker.receive())] == [
+        (SUCCESS, 1),
+        (SUCCESS, 2),
+    ]
+    # What is over by now is another call's number.
+    assert worker.request("echo", 3, id=2) == 2
+    assert worker.receive().payload == 3
+
+
+def test_what_was_asked_back_of_a_thread_with_nothing_to_do_comes_back_when_it_is_held_up(
+    start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start(SOURCE)
+    gate = tmp_path / "gate"
+    _all_at_once(worker, ("wait_for", {"path": str(gate)}), ("echo", 1), recalled=2)
+    got = worker.receive()
+    assert (got.kind, got.id, got.meta["reason"]) == (DIE, 2, "Recalled")
+    gate.touch()
+    assert worker.receive().payload == "waited"

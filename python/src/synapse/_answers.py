@@ -24,6 +24,7 @@ from synapse._frames import (
     Shipped,
     make_frame,
     make_referring,
+    pack_header,
 )
 from synapse._handle import Handle, NotHeld
 from synapse._handlers import Handler
@@ -65,6 +66,7 @@ class Answers:
         "_meta",
         "_open",
         "_sharing",
+        "_try_value",
         "drop",
         "max_frame_size",
     )
@@ -72,6 +74,7 @@ class Answers:
     def __init__(self, codec: Codec) -> None:
         self._encode: Encode = codec.encode
         self._encode_value: Encode = codec.encode
+        self._try_value: Encode = codec.trying(lambda _value: None)
         self._encode_item: Encode = codec.encode
         self._sharing: Sharing | None = None
         # What was put into shared memory by whoever encodes a value at the moment.
@@ -93,6 +96,7 @@ class Answers:
         self._sharing = sharing
         self._open = sharing.open
         self._encode_value = sharing.encode_value
+        self._try_value = sharing.try_value
         self._encode_item = sharing.encode_copied
         self._large_from = min(self._large_from, FIXED_SIZE + sharing.threshold - 1)
         self._item_large_from = min(self._item_large_from, sharing.threshold - 1)
@@ -110,11 +114,14 @@ class Answers:
                 if type(value) is Made:
                     return value.frame(self, id)
                 return self._framed(SUCCESS, id, self._in_parts(value))
-            payload = self._encode_value(value)
+            try:
+                payload = self._try_value(value)
+            except Exception:
+                payload = self._encode_value(value)
             length = FIXED_SIZE + len(payload)
             if length > self._large_from or self._open:
                 return self._framed(SUCCESS, id, self._complete(value, payload))
-            return HEADER.pack(length, SUCCESS, 0, 0, id) + payload
+            return pack_header(length, SUCCESS, 0, 0, id) + payload
         except BaseException as error:
             return self._not_encoded(id, value, error, "$")
 

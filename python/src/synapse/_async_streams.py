@@ -44,8 +44,9 @@ async def stream_items(
         worker.leave_child(error)
         answer = worker.answers.failure(call.id, call.handler, error)
     if source is not None:
-        assert call.stream is not None
-        call.stream.is_closing = True
+        stream = call.stream
+        assert stream is not None
+        stream.is_closing = True
         await _close(worker, call, source)
     return worker.answers.interrupted(call.id) if call.cancelled else answer
 
@@ -56,7 +57,8 @@ async def _send(worker: Worker, tasks: TaskRunner, call: Call, source: Any) -> O
     item, now = worker.answers.item, time.monotonic
     turned = now()
     async for value in source:
-        worker.leave_child(None)
+        if worker.is_child:
+            worker.leave_child(None)
         if call.cancelled:
             # Whether it has been told, and has not listened, or is about to be.
             raise asyncio.CancelledError

@@ -121,12 +121,27 @@ def _bind_all(parameter: Parameter, annotation: Any, codec: Codec) -> Bind:
     decode = codec.decode if untyped else _typed(parameter, annotation, codec)
     by_keyword = parameter.name if parameter.kind is Parameter.KEYWORD_ONLY else None
     has_default = parameter.default is not Parameter.empty
+    if untyped and by_keyword is None and not has_default:
+        return _bind_any(codec)
 
     def bind(payload: Any) -> Arguments:
         if has_default and (not payload or payload == _NIL):
             return (), None
         value = decode(payload or _NIL)
         return ((value,), None) if by_keyword is None else ((), {by_keyword: value})
+
+    return bind
+
+
+def _bind_any(codec: Codec) -> Bind:
+    """All of the payload, as it is: most handlers of few lines take that."""
+    decode, try_decode = codec.decode, codec.trying_to_decode
+
+    def bind(payload: Any) -> Arguments:
+        try:
+            return (try_decode(payload or _NIL),), None
+        except Exception:
+            return (decode(payload or _NIL),), None
 
     return bind
 

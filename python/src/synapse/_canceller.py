@@ -40,14 +40,14 @@ class Canceller:
     def _tell(self, call: Call) -> bool:
         """Tell a handler to stop; whether it is that of a stream which is to be queued again."""
         stream = call.stream
-        if call.seats:
-            self._worker.waits.wake(call)
+        self._worker.waits.wake(call)
         if call.handler.is_async or (stream is not None and stream.on_loop):
             if self._worker.tasks is not None:
                 self._worker.tasks.cancel(call)
             return False
-        if call.guard is not None:
-            call.guard.interrupt()
+        guard = call.guard
+        if guard is not None:
+            guard.interrupt()
         return stream is not None and stream.unpark()
 
     def cancel_all(self) -> None:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeGuard
 
 from synapse._cancel import guards, shielded
@@ -20,8 +20,9 @@ from synapse._life import leave_orphaned
 from synapse._polling import Polling
 
 # Pieces from this size on are written as they are, smaller ones are joined into one write.
-_LARGE: Final = 64 * 1024
-_BATCH: Final = 256 * 1024
+LARGE: Final = 64 * 1024
+# How many frames that may be.
+_BATCH: Final = 256
 # How long an answer waits for others that are to leave with it. The host deals with the first ones
 # while the rest is made.
 BATCH_SECONDS: Final = 0.00004
@@ -86,6 +87,26 @@ class HostGone(Exception):
     """There is nothing more to read, and the worker is leaving already."""
 
 
+def _joined(frames: list[Outgoing]) -> Iterator[Buffer]:
+    """What is to be written, with small pieces joined; frames that refer to shared memory leave
+    with it.
+    """
+    small: list[Buffer] = []
+    for frame in frames:
+        if isinstance(frame, Referring):
+            frame.shipment.leave()
+        for piece in (frame,) if isinstance(frame, bytes) else frame:
+            if len(piece) < LARGE:
+                small.append(piece)
+                continue
+            if small:
+                yield b"".join(small)
+                small.clear()
+            yield piece
+    if small:
+        yield b"".join(small)
+
+
 class Reading:
     """A lock that knows its owner: what the garbage collector runs on the thread that reads must
     not wait for what that thread is to read.
@@ -140,6 +161,7 @@ class Channel:
         "freed",
         "on_host_gone",
         "polling",
+        "post",
         "reading",
     )
 
@@ -148,6 +170,8 @@ class Channel:
         self._socket = sock
         self._reader = FrameReader()
         self._outgoing: deque[Outgoing] = deque()
+        #: Queues a frame; it leaves with the next `flush` of any thread.
+        self.post: Callable[[Outgoing], None] = self._outgoing.append
         #: Regions of the host whose memory is not needed any more: each is said once, behind the
         #: frames that are queued. Finalizers add to it.
         self.freed: deque[int] = deque()
@@ -246,10 +270,6 @@ class Channel:
                 if _is_end(error):
                     return 0
 
-    def post(self, frame: Outgoing) -> None:
-        """Queue a frame; it leaves with the next `flush` of any thread."""
-        self._outgoing.append(frame)
-
     def send(self, frame: Outgoing) -> None:
         self._outgoing.append(frame)
         self.flush()
@@ -285,32 +305,17 @@ class Channel:
         self.flush()
 
     def _write_queued(self, outgoing: deque[Outgoing]) -> None:
-        pieces: list[Buffer] = []
-        size = 0
-        while outgoing:
-            frame = outgoing.popleft()
-            parts: tuple[Buffer, ...]
-            if isinstance(frame, bytes):
-                parts = (frame,)
-            else:
-                parts = frame
-                if isinstance(frame, Referring):
-                    frame.shipment.leave()
-            for piece in parts:
-                length = len(piece)
-                if length >= _LARGE:
-                    if pieces:
-                        self._socket.sendall(b"".join(pieces))
-                        pieces, size = [], 0
+        next_frame, freed = outgoing.popleft, self.freed
+        while outgoing or freed:
+            frames = [next_frame() for _ in range(min(len(outgoing), _BATCH))]
+            # Behind whatever refers to the same memory: that frame holds on to it.
+            while freed:
+                frames.append(make_frame(FREE, freed.popleft()))
+            try:
+                # Most frames are small, and of one piece.
+                together = b"".join(frames)  # type: ignore[arg-type]
+            except TypeError:
+                for piece in _joined(frames):
                     self._socket.sendall(piece)
-                    continue
-                pieces.append(piece)
-                size += length
-            if size >= _BATCH:
-                self._socket.sendall(b"".join(pieces))
-                pieces, size = [], 0
-        # Behind whatever refers to the same memory: that frame held on to it.
-        while self.freed:
-            pieces.append(make_frame(FREE, self.freed.popleft()))
-        if pieces:
-            self._socket.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            else:
+                self._socket.sendall(together)

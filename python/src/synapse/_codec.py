@@ -50,6 +50,17 @@ class Codec(Protocol):
         """Decode exactly one value; raises `DecodeIssue`."""
         ...
 
+    def trying(self, offer: Offer) -> Encode:
+        """What encodes most values as `offering` does, only faster; whatever it raises, `offering`
+        knows better. Not for a `memoryview`.
+        """
+        ...
+
+    @property
+    def trying_to_decode(self) -> Decode:
+        """What decodes as `decode` does, only faster; whatever it raises, `decode` knows better."""
+        ...
+
     def typed(self, annotation: Any) -> Decode:
         """A decoder that also checks and converts to a type; raises `TypeError` for a type it
         cannot make.
@@ -129,6 +140,13 @@ class PlainCodec:
 
     def offering(self, offer: Offer) -> Encode:
         return lambda value: _msgpack.encode(_plain(value, offer))
+
+    def trying(self, offer: Offer) -> Encode:
+        return self.offering(offer)
+
+    @property
+    def trying_to_decode(self) -> Decode:
+        return self.decode
 
     def decode(self, data: Buffer) -> Any:
         try:
@@ -260,13 +278,20 @@ class MsgspecCodec:
         except Exception:
             return self._encode_walked(value, None)
 
-    def offering(self, offer: Offer) -> Encode:
+    def trying(self, offer: Offer) -> Encode:
         reduce = self._reduce
+        encode: Encode = self._msgspec.msgpack.Encoder(
+            enc_hook=lambda value: reduce(offer(value) or value)
+        ).encode
+        return encode
 
-        def reduce_offered(value: Any) -> Any:
-            return reduce(offer(value) or value)
+    @property
+    def trying_to_decode(self) -> Decode:
+        decode: Decode = self._decode
+        return decode
 
-        encode_offered = self._msgspec.msgpack.Encoder(enc_hook=reduce_offered).encode
+    def offering(self, offer: Offer) -> Encode:
+        encode_offered = self.trying(offer)
 
         def encode(value: Any) -> bytes:
             if type(value) is memoryview:

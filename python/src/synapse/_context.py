@@ -62,12 +62,14 @@ class Context:
     @property
     def trace(self) -> str | None:
         """The W3C `traceparent` of the caller's span, or `None`."""
-        return self._call.trace
+        extras = self._call.extras
+        return None if extras is None else extras.trace
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What the caller sent along, by name. It cannot be changed."""
-        headers = self._call.headers
+        extras = self._call.extras
+        headers = None if extras is None else extras.headers
         return _NO_HEADERS if headers is None else MappingProxyType(headers)
 
     def progress(self, value: Any = None) -> None:
@@ -87,9 +89,9 @@ class Context:
             ...         synapse.context().progress({"epoch": epoch})
             ...     return epochs
         """
-        progress = self._call.progress
-        if progress is not None:
-            progress.report(value)
+        extras = self._call.extras
+        if extras is not None and extras.progress is not None:
+            extras.progress.report(value)
 
     def __repr__(self) -> str:
         return f"<synapse.Context of call {self.call_id} to {self.method!r}>"

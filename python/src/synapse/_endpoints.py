@@ -101,7 +101,7 @@ def _shaped(function: Callable[..., Any], signature: inspect.Signature) -> Calla
 def _injecting(function: Callable[..., Any], name: str, injected: list[str]) -> Callable[..., Any]:
     def call(*args: Any, **named: Any) -> Any:
         call = current_call.get()
-        meta = {} if call is None or call.meta is None else call.meta
+        meta = (call.extras.meta if call is not None and call.extras is not None else None) or {}
         ip, port = meta.get("caller") or ("", 0)
         caller = {
             "rpc": RemoteProcedureCall(name, [*args, *named.values()]),

@@ -32,6 +32,7 @@ FREE: Final = 20
 PROTOCOL_VERSION: Final = 1
 HEADER: Final = Struct("<IBBHI")
 HEADER_SIZE: Final = HEADER.size
+pack_header: Final = HEADER.pack
 # The length field counts what follows it.
 LENGTH_SIZE: Final = 4
 FIXED_SIZE: Final = HEADER_SIZE - LENGTH_SIZE
@@ -125,6 +126,7 @@ class FrameReader:
         "_filled",
         "_large",
         "_large_filled",
+        "_meta",
         "_view",
         "claim",
         "max_frame_size",
@@ -137,6 +139,8 @@ class FrameReader:
         self._filled = 0
         self._large: bytearray | None = None
         self._large_filled = 0
+        # That of the frame before.
+        self._meta = b""
         # Makes a claim of each reference, in the order in which they arrive.
         self.claim: Callable[..., Any] = lambda *_: None
 
@@ -153,23 +157,31 @@ class FrameReader:
             return None
         end = self._filled + received
         buffer, view, unpack = self._buffer, self._view, HEADER.unpack_from
+        max_frame_size, meta = self.max_frame_size, self._meta
         frames: list[Frame] = []
-        start = 0
-        while end - start >= HEADER_SIZE:
+        start, last_start = 0, end - HEADER_SIZE
+        while start <= last_start:
             length, kind, flags, meta_size, id = unpack(buffer, start)
-            if length < FIXED_SIZE + meta_size or length > self.max_frame_size:
+            after = start + length + LENGTH_SIZE
+            meta_start = start + HEADER_SIZE
+            payload_start = meta_start + meta_size
+            if payload_start > after or length > max_frame_size:
                 self._check(length, meta_size)
-            after = start + LENGTH_SIZE + length
             if after > end:
                 break
-            payload_start = start + HEADER_SIZE + meta_size
-            meta = bytes(view[start + HEADER_SIZE : payload_start]) if meta_size else b""
+            # Mostly the same as before, and then no bytes are made of it.
+            if len(meta) != meta_size or not buffer.startswith(meta, meta_start):
+                meta = bytes(view[meta_start:payload_start])
             if flags and flags & REFERS:
                 frames.append((kind, id, meta, self._claimed(view[payload_start:after])))
             else:
                 frames.append((kind, id, meta, buffer[payload_start:after]))
             start = after
+        self._meta = meta
         rest = end - start
+        if not rest:
+            self._filled = 0
+            return frames
         if rest >= LENGTH_SIZE:
             length = int.from_bytes(view[start : start + LENGTH_SIZE], "little")
             self._check(length, 0)

@@ -135,8 +135,8 @@ class Link:
             ask.deadline = call.deadline
             if ask.deadline is not None and time.monotonic() >= ask.deadline:
                 raise _timed_out(ask)
-            if call.trace is not None:
-                ask.meta["trace"] = call.trace
+            if call.extras is not None and call.extras.trace is not None:
+                ask.meta["trace"] = call.extras.trace
         # As it is sent there is less time left, which takes no more bytes.
         meta = len(self._meta(ask))
         if meta > _MAX_META:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import selectors
 import sys
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from synapse._async_streams import stream_items
@@ -60,12 +59,13 @@ class Loop(asyncio.SelectorEventLoop):
         # Whether a `TaskRunner` runs it, or is about to; and held by whoever does run it.
         self.is_served = False
         self.running = threading.Lock()
-        # First steps of tasks that are being made.
-        self.steps: list[tuple[Callable[[], Any], Context]] = []
+        # The first step of a task that is being made.
+        self.step: tuple[Callable[[], Any], Context] | None = None
         self.keep_step: Any = self._keep_step
+        self.ordinary_call_soon: Any = self.call_soon
 
     def _keep_step(self, step: Callable[[], Any], *, context: Context) -> None:
-        self.steps.append((step, context))
+        self.step = step, context
 
 
 class TaskRunner:
@@ -132,7 +132,8 @@ class TaskRunner:
         if call.task is None or call.answered:
             return
         # What is being closed has been told, and may wait for something at its end.
-        if call.stream is None or not call.stream.is_closing:
+        stream = call.stream
+        if stream is None or not stream.is_closing:
             call.task.cancel()
 
     def _start_all(self, calls: Sequence[Call]) -> None:
@@ -155,11 +156,13 @@ class TaskRunner:
     def _start(self, call: Call) -> None:
         bound = self._worker.runner.bind(call)
         if bound is not None:
-            run = self._run if call.stream is None else self._run_stream
-            self._make_task(call, run(call, *bound), contextvars.copy_context())
+            arguments, named = bound
+            is_plain = call.extras is None or call.extras.stream is None
+            run = (self._run if is_plain else self._run_stream)(call, arguments, named)
+            self._make_task(call, run, copy_context())
 
     def _make_task(self, call: Call, run: Coroutine[Any, Any, None], context: Context) -> None:
-        task = _make_task(self.loop, run, context, call.handler.name)
+        task = _begin_task(self.loop, run, context, call.handler.name)
         if not call.answered:
             call.task = task
             task.add_done_callback(functools.partial(self._end_unbegun, call))
@@ -175,7 +178,8 @@ class TaskRunner:
                 value = await handler.function(*arguments)
             else:
                 value = await handler.function(*arguments, **named)
-            self._worker.leave_child(None)
+            if self._worker.is_child:
+                self._worker.leave_child(None)
         except asyncio.CancelledError as error:
             # Without a request to cancel it, something that the handler waited for was cancelled.
             if call.cancelled:
@@ -188,7 +192,9 @@ class TaskRunner:
         else:
             answer = answers.success(call.id, value)
         self._worker.end(call, answer)
-        self._flush_soon()
+        # What ends at once is sent by whoever starts it.
+        if not self._flushing or self._worker.following:
+            self._flush_soon()
 
     async def _run_stream(
         self, call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None
@@ -200,8 +206,9 @@ class TaskRunner:
 
     async def _stream(self, call: Call, make: Callable[[], Any]) -> None:
         answer = await stream_items(self._worker, self, call, make)
-        assert call.stream is not None
-        self._send(call.stream)
+        stream = call.stream
+        assert stream is not None
+        self._send(stream)
         self._worker.end(call, answer)
         self._flush_soon()
 
@@ -210,8 +217,9 @@ class TaskRunner:
         self.loop.call_soon_threadsafe(self._start_stream, call, made)
 
     def _start_stream(self, call: Call, made: AsyncIterable[Any]) -> None:
-        assert call.stream is not None and call.stream.context is not None
-        self._make_task(call, self._stream(call, lambda: made), call.stream.context)
+        stream = call.stream
+        assert stream is not None and stream.context is not None
+        self._make_task(call, self._stream(call, lambda: made), stream.context)
 
     def wake(self, call: Call) -> None:
         """Let a stream that was parked go on."""
@@ -221,7 +229,8 @@ class TaskRunner:
             self.loop.call_soon_threadsafe(self._wake, call)
 
     def _wake(self, call: Call) -> None:
-        parked = None if call.stream is None else call.stream.wake
+        stream = call.stream
+        parked = None if stream is None else stream.wake
         if parked is not None and not parked.done():
             parked.set_result(None)
 
@@ -269,9 +278,7 @@ class TaskRunner:
         return True
 
 
-def _make_task(
-    loop: Loop, coroutine: Any, context: contextvars.Context, name: str
-) -> asyncio.Task[Any]:
+def _begin_task(loop: Loop, coroutine: Any, context: Context, name: str) -> asyncio.Task[Any]:
     """Make a task and run it until it waits for the first time. Not within another task."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
@@ -283,7 +290,9 @@ def _make_task(
         else:
             task = context.run(asyncio.Task, coroutine, loop=loop, name=name)
     finally:
-        del loop.call_soon
-    step, its_context = loop.steps.pop()
+        loop.call_soon = loop.ordinary_call_soon  # type: ignore[method-assign]
+    assert loop.step is not None
+    step, its_context = loop.step
+    loop.step = None
     its_context.run(step)
     return task

@@ -75,4 +75,4 @@ class Progress:
     def close(self) -> None:
         with self._lock:
             self._open = False
-        self._call.progress = None
+        self._call.extend().progress = None

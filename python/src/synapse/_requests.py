@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from synapse._answers import Answers
-from synapse._calls import Call
+from synapse._calls import Call, make_call
 from synapse._channel import Channel
 from synapse._codec import Codec, DecodeIssue
 from synapse._frames import ProtocolBroken
@@ -23,6 +23,8 @@ CODE_NOT_ALLOWED: Final = (
 _MAX_ROUTES: Final = 4096
 _MAX_NEAREST: Final = 3
 _MAX_NAMES: Final = 5
+# Far longer than it takes.
+_ENDING_SECONDS: Final = 1.0
 
 
 class Requests:
@@ -63,23 +65,38 @@ class Requests:
 
     def accept(
         self, id: int, meta: bytes, payload: bytearray | memoryview, draining: bool
-    ) -> Call | bytes:
-        """The call, which is open from now on, or the frame that refuses it.
+    ) -> Call | None:
+        """The call, which is open from now on, or `None` where it has been refused.
 
         Raises:
             ProtocolBroken: The meta is not a request's, or the number belongs to a call that is
             open.
         """
-        if id in self._calls:
-            raise ProtocolBroken(f"a second Request with the id {id} of an open call")
+        calls = self._calls
+        if id in calls:
+            self._await_end(id)
         route = self._routes.get(meta)
-        if route is not None and not draining and len(self._calls) < self.max_open_calls:
+        if route is not None and not draining and len(calls) < self.max_open_calls:
             handler, seconds = route
-            call = self._calls[id] = Call(id, handler, payload)
+            call = calls[id] = make_call(id, handler, payload)
             if seconds is not None:
                 call.deadline = time.monotonic() + seconds
             return call
-        return self._accept_parsed(id, meta, payload, draining)
+        accepted = self._accept_parsed(id, meta, payload, draining)
+        if isinstance(accepted, Call):
+            return accepted
+        self._channel.post(accepted)
+        return None
+
+    def _await_end(self, id: int) -> None:
+        """Let the thread that has just answered a call take it out: the host may use the number
+        again at once.
+        """
+        until = time.monotonic() + _ENDING_SECONDS
+        while (call := self._calls.get(id)) is not None:
+            if not call.answered or time.monotonic() > until:
+                raise ProtocolBroken(f"a second Request with the id {id} of an open call")
+            time.sleep(0)
 
     def _accept_parsed(
         self, id: int, data: bytes, payload: bytearray | memoryview, draining: bool
@@ -103,12 +120,10 @@ class Requests:
             if granted is not None:
                 return answers.unsupported(id, f"`{method}` streams: a stream cannot be acquired")
             handler = Holding(self._objects, handler)
-        call = Call(id, handler, payload)
+        call = make_call(id, handler, payload)
         deadline = meta.get("deadline")
         if deadline is not None:
             call.deadline = time.monotonic() + deadline / 1000
-        call.trace = meta.get("trace")
-        call.headers = meta.get("headers")
         if meta.keys() <= _ROUTED:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
@@ -138,14 +153,17 @@ class Requests:
 
     def _add(self, call: Call, meta: dict[str, Any], granted: int | None) -> None:
         """What few requests ask for."""
-        call.meta = meta
-        call.parent = self._calls.get(meta.get("parent", -1))
+        extras = call.extend()
+        extras.meta = meta
+        extras.trace = meta.get("trace")
+        extras.headers = meta.get("headers")
+        extras.parent = self._calls.get(meta.get("parent", -1))
         size = self._answers.max_frame_size
         if granted is not None:
-            call.stream = OutStream(call.id, granted, size, self._channel.post)
-            call.stream.on_loop = call.handler.is_async
+            extras.stream = OutStream(call.id, granted, size, self._channel.post)
+            extras.stream.on_loop = call.handler.is_async
         if meta.get("progress"):
-            call.progress = progress = Progress(self._channel, self._codec, size, call)
+            extras.progress = progress = Progress(self._channel, self._codec, size, call)
             call.at_end(progress.close)
             if call.deadline is not None and meta.get("ceiling") is not None:
                 # Both are counted from the arrival of the call: one reading of the clock.

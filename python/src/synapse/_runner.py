@@ -4,11 +4,11 @@ the host.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Final
 
 from synapse import _incoming
 from synapse._binding import Arguments
@@ -34,7 +34,7 @@ class Runner:
         self._worker = worker
         self._steps = Steps(worker)
         # What a call may find in its context, whichever thread runs it.
-        self._context = contextvars.copy_context()
+        self._context = copy_context()
         # For the main thread, and added to by whoever reads and by itself alone.
         self.ready: deque[Call] = deque()
         self.main_thread: int | None = None
@@ -110,11 +110,12 @@ class Runner:
 
     def run(self, call: Call) -> None:
         """Run a synchronous handler to its answer, which leaves with the next flush."""
-        if call.parent is not None:
-            self._worker.waits.taken(call)
-        if call.stream is not None:
-            self._steps.run(call)
-            return
+        if call.extras is not None:
+            if call.extras.parent is not None:
+                self._worker.waits.taken(call)
+            if call.extras.stream is not None:
+                self._steps.run(call)
+                return
         bound = self.bind(call)
         if bound is None:
             return
@@ -122,16 +123,22 @@ class Runner:
         worker = self._worker
         answer: Outgoing
         try:
-            context = contextvars.copy_context()
-            if call.guard is None:
-                value = context.run(_enter, call, arguments, named)
+            context, function = copy_context(), call.handler.function
+            context.run(_set_current, call)
+            guard = None if call.extras is None else call.extras.guard
+            if guard is not None:
+                value = guard.call(context.run, function, *arguments, **(named or {}))
+            elif named is None:
+                value = context.run(function, *arguments)
             else:
-                value = call.guard.call(context.run, _enter, call, arguments, named)
+                value = context.run(function, *arguments, **named)
         except BaseException as error:
-            worker.leave_child(error)
+            if worker.is_child:
+                worker.leave_child(error)
             answer = worker.answers.failure(call.id, call.handler, error)
         else:
-            worker.leave_child(None)
+            if worker.is_child:
+                worker.leave_child(None)
             answer = worker.answers.success(call.id, value)
         worker.end(call, worker.answers.interrupted(call.id) if call.cancelled else answer)
 
@@ -139,7 +146,7 @@ class Runner:
         """Start a call: its arguments, or `None` where it has been answered instead."""
         handler = call.handler
         if handler.cancel == "interrupt":
-            call.guard = Guard()
+            call.extend().guard = Guard()
         call.started = True
         if call.cancelled:
             self._worker.canceller.refuse(call)
@@ -166,7 +173,4 @@ class Runner:
         return arguments
 
 
-def _enter(call: Call, arguments: tuple[Any, ...], named: dict[str, Any] | None) -> Any:
-    current_call.set(call)
-    function = call.handler.function
-    return function(*arguments) if named is None else function(*arguments, **named)
+_set_current: Final = current_call.set

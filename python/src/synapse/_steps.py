@@ -66,7 +66,8 @@ class Steps:
             made = context.run(_guarded(call), function)
             if hasattr(made, "__iter__") or not hasattr(made, "__aiter__"):
                 stream.source = context.run(_iterator, made, call)
-            worker.leave_child(None)
+            if worker.is_child:
+                worker.leave_child(None)
         except BaseException as error:
             worker.leave_child(error)
             failure = worker.answers.failure(call.id, call.handler, error)
@@ -80,20 +81,22 @@ class Steps:
     def _slice(self, call: Call, stream: OutStream) -> Outgoing | None:
         """Make items; returns the answer once there are no more."""
         worker, source, largest = self._worker, stream.source, stream.max_item
-        advance = next if call.guard is None else functools.partial(call.guard.call, next)
-        item, leave_child, now = worker.answers.item, worker.leave_child, time.monotonic
+        guard = call.guard
+        advance = next if guard is None else functools.partial(guard.call, next)
+        item, now = worker.answers.item, time.monotonic
         before = now()
         until = before + _SLICE_SECONDS
         while not call.cancelled and stream.has_room and before < until:
             try:
                 value = advance(source)
             except StopIteration:
-                leave_child(None)
+                worker.leave_child(None)
                 return worker.answers.success(call.id, None)
             except BaseException as error:
-                leave_child(error)
+                worker.leave_child(error)
                 return worker.answers.failure(call.id, call.handler, error)
-            leave_child(None)
+            if worker.is_child:
+                worker.leave_child(None)
             try:
                 stream.put(item(call.id, stream.count, value, largest))
             except ItemRefused as refused:
@@ -139,7 +142,8 @@ def log_close(call: Call, error: BaseException) -> None:
 
 
 def _guarded(call: Call) -> Any:
-    return _call if call.guard is None else call.guard.call
+    guard = call.guard
+    return _call if guard is None else guard.call
 
 
 def _call(function: Any) -> Any:

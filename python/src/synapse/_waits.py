@@ -139,9 +139,7 @@ class Waits:
         with self._nesting:
             seat.depth += 1
             if call is not None:
-                if call.seats is None:
-                    call.seats = []
-                call.seats.append(seat)
+                call.extend().seats.append(seat)
             self._set_free(seat)
 
     def _set_free(self, seat: Seat) -> None:
@@ -156,8 +154,8 @@ class Waits:
         with self._nesting:
             seat.depth -= 1
             seat.is_free = False
-            if call is not None and call.seats is not None:
-                call.seats.remove(seat)
+            if call is not None:
+                call.extend().seats.remove(seat)
             left = self._empty(seat) if seat.depth == 0 else []
             if left and threading.get_ident() == self._worker.runner.main_thread:
                 # Its handler goes on, and may wait again.
@@ -219,8 +217,9 @@ class Waits:
 
     def wake(self, call: Call) -> None:
         """Let the threads that wait on behalf of a call look at it."""
-        for seat in list(call.seats or ()):
-            seat.wake()
+        if call.extras is not None:
+            for seat in list(call.extras.seats):
+                seat.wake()
 
     # Calls of host functions
 
@@ -262,7 +261,7 @@ def _seat_of(call: Call) -> Seat | None:
     busier: Seat | None = None
     caller = call.parent
     while caller is not None:
-        for seat in reversed(caller.seats or ()):
+        for seat in reversed(caller.extend().seats):
             if seat.is_free:
                 if not seat.inbox:
                     return seat

@@ -19,7 +19,7 @@ from synapse._drain import Drain
 from synapse._faults import leave_broken, leave_faulty
 from synapse._flusher import Flusher
 from synapse._follower import Follower, Pace
-from synapse._frames import Buffer, Frame, Outgoing, ProtocolBroken, make_frame
+from synapse._frames import REQUEST, Buffer, Frame, Outgoing, ProtocolBroken, make_frame
 from synapse._handlers import Handler
 from synapse._host import host
 from synapse._lifecycle import Lifecycle
@@ -84,12 +84,13 @@ class Worker:
         self.handlers = handlers
         self._output = output
         # Whether a handler forked: the system takes as long to tell as a short handler runs.
-        self._is_child = False
+        self.is_child = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._become_child)
         self.calls: dict[int, Call] = {}
-        # Calls that are closed and whose answers are not queued yet.
-        self._ending: set[Call] = set()
+        # Asked back while the main thread had nothing to do: they are given back if it is held up
+        # before it comes to them.
+        self._recalled: deque[int] = deque()
         self.objects = Objects(codec, self._event_loop, self.leave_child)
         lifecycle.objects = self.objects
         self.answers.drop = self.objects.drop
@@ -109,7 +110,7 @@ class Worker:
 
     @property
     def open_calls(self) -> int:
-        return len(self.calls) + len(self._ending)
+        return len(self.calls)
 
     @property
     def open_streams(self) -> int:
@@ -127,13 +128,13 @@ class Worker:
         )
 
     def _become_child(self) -> None:
-        self._is_child = True
+        self.is_child = True
 
     def leave_child(self, error: BaseException | None) -> None:
         """End a process that a handler forked, where it comes out of the handler: calls, channel
         and answers are its parent's.
         """
-        if not self._is_child:
+        if not self.is_child:
             return
         code = error.code if isinstance(error, SystemExit) else None
         os._exit(code if isinstance(code, int) else 0 if error is None or code is None else 1)
@@ -285,28 +286,32 @@ class Worker:
         # In a pool, it is for its threads to close.
         due = objects.due if self.runner.pool is None else ()
         while True:
-            flush_at = now() + BATCH_SECONDS if ready else 0.0
-            while ready:
-                run(ready.popleft())
-                # What is ready together leaves in one write, unless the host waits for it by now.
-                if self.following or now() >= flush_at:
-                    channel.flush()
-                    flush_at = now() + BATCH_SECONDS
+            if ready:
+                flush_at = now() + BATCH_SECONDS
+                # What reads may take calls back: looking and taking go together.
+                while ready:
+                    run(ready.popleft())
+                    # What is ready together leaves in one write, unless the host waits for it by
+                    # now.
+                    if ready and (self.following or now() >= flush_at):
+                        channel.flush()
+                        flush_at = now() + BATCH_SECONDS
+            channel.flush()
             if due:
-                channel.flush()
                 objects.close_due()
                 continue
-            channel.flush()
             waits.main_waits = True
             # Said first, looked at second: whoever reads adds to `ready` first and looks at
             # `main_waits` second.
             if not ready and not due:
                 pace.busy = False
                 channel.reading.wait()
+                self._recalled.clear()
                 try:
                     if not ready and not due:
-                        read = channel.read if self.calls else channel.read_next
-                        self._submit(self._handle(read()))
+                        tasks = self._handle(channel.read() if self.calls else channel.read_next())
+                        if tasks:
+                            self._submit(tasks)
                 finally:
                     waits.main_waits = False
                     pace.leave_reading()
@@ -350,6 +355,8 @@ class Worker:
             return
         self.following = True
         try:
+            while self._recalled:
+                self.canceller.recall(self._recalled.popleft())
             channel.flush()
             while pace.turn == turn and not waits.main_waits and not waits.sleepers:
                 if not self.read():
@@ -396,18 +403,18 @@ class Worker:
         pool = self.runner.pool
         # With a pool, the other one is nobody's: the main thread runs what it finds there.
         ready: deque[Call] | list[Call] = self.runner.ready if pool is None else []
-        accept = self._requests.accept
+        accept, drain = self._requests.accept, self.drain
         for kind, id, meta, payload in frames:
-            if kind == _frames.REQUEST:
-                call = accept(id, meta, payload, self.drain.begun)
-                if not isinstance(call, Call):
-                    self.channel.post(call)
-                elif call.handler.is_async:
+            if kind == REQUEST:
+                call = accept(id, meta, payload, drain.begun)
+                if call is None:
+                    continue
+                if call.handler.is_async:
                     tasks.append(call)
-                elif call.parent is not None:
-                    self.waits.route(call, self.runner.queue)
-                else:
+                elif call.extras is None or call.extras.parent is None:
                     ready.append(call)
+                else:
+                    self.waits.route(call, self.runner.queue)
             elif kind <= _frames.CHUNK:
                 self.link.answered(kind, id, meta, payload)
             elif kind == _frames.CREDIT:
@@ -419,7 +426,11 @@ class Worker:
                     # It can only be taken from where it has been put.
                     pool.submit(ready)
                     ready.clear()
-                self.canceller.recall(id)
+                if pool is None and self.waits.main_waits:
+                    # Whoever starves for a processor answers as late as one who is busy.
+                    self._recalled.append(id)
+                else:
+                    self.canceller.recall(id)
             elif kind == _frames.RELEASE:
                 self.ignored += not self.objects.release(id)
             elif kind == _frames.FREE:
@@ -464,10 +475,11 @@ class Worker:
         if type(items) is not int or items < 1:
             raise ProtocolBroken("a Credit that grants nothing")
         call = self.calls.get(id)
-        if call is None or call.stream is None:
+        stream = None if call is None else call.stream
+        if call is None or stream is None:
             self.ignored += 1
-        elif call.stream.credit(items):
-            self.go_on(call, call.stream)
+        elif stream.credit(items):
+            self.go_on(call, stream)
 
     def go_on(self, call: Call, stream: OutStream) -> None:
         """Let a stream that was parked go on; for whoever reads."""
@@ -481,8 +493,9 @@ class Worker:
 
     def stream_on_loop(self, call: Call, made: AsyncIterable[Any]) -> None:
         """Let the event loop stream what a synchronous handler has returned."""
-        assert call.stream is not None
-        call.stream.on_loop = True
+        stream = call.stream
+        assert stream is not None
+        stream.on_loop = True
         self._needed_tasks().stream(call, made)
 
     def flush_soon(self) -> None:
@@ -511,15 +524,14 @@ class Worker:
         call.answered = True
         # The task holds its context, and that the call.
         call.task = None
-        if call.stream is not None:
-            call.stream.source = call.stream.context = None
-        if call.closers is not None:
+        extras = call.extras
+        if extras is not None:
+            if extras.stream is not None:
+                extras.stream.source = extras.stream.context = None
             call.end()
-        self._ending.add(call)
-        # Before the answer can leave: the host may use the number again at once.
-        del self.calls[call.id]
+        # In this order, so that where no call is open, none has an answer that is not queued.
         self.channel.post(answer)
-        self._ending.discard(call)
+        del self.calls[call.id]
         if isinstance(call.handler, Remote):
             self._end_remote(call.handler, answer)
         if self.drain.begun and not self.calls:
