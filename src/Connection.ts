@@ -335,6 +335,8 @@ export const make = Effect.fnUntraced(function* (
   let isLeaving = false
   let greeted = false
   let heard = 0
+  /** When the bytes came that are being dealt with, in milliseconds of `performance.now`. */
+  let arrivedAt = 0
   let served = 0
   const inspect = options.inspect ?? Effect.succeed(undefined)
 
@@ -457,11 +459,9 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const answered = (call: OpenCall): void => {
-    const millis = performance.now() - call.since
+    const millis = arrivedAt - call.since
     looking.answered(millis)
-    if (!call.synchronous) return
-    stall.answered()
-    pipeline.answered(millis)
+    if (call.synchronous) pipeline.answered(millis)
   }
 
   // Calls that wait in the worker behind a slow handler are asked back: another worker may take them, and their time to run
@@ -569,8 +569,11 @@ export const make = Effect.fnUntraced(function* (
     while (true) {
       for (const chunk of yield* pull) {
         heard++
+        arrivedAt = performance.now()
+        const load = synchronousLoad
         try {
           parser.read(chunk, dispatch)
+          if (pipeline.settled(load)) stall.answered(arrivedAt)
         } catch (error) {
           return end(protocolError(`${messageOf(error)}. Something in Python may be writing to file descriptor 3`))
         }

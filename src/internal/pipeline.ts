@@ -5,11 +5,14 @@
  * handler; but what waits in a worker cannot go to another, and may be lost with it. So quick answers let the depth grow
  * and slow ones let it shrink, and what waits behind a slow handler is asked back: calls wait about as long in the worker as
  * the trip takes, and otherwise here.
+ *
+ * A worker that starves for a processor answers late too, but all at once: with fewer calls it would only do less whenever
+ * it has one.
  */
 
 /** An answer within this time lets the depth grow. */
 const quickMillis = 5
-/** An answer after this time halves it. */
+/** Answers after this time halve it, unless most came together. */
 export const slowMillis = 20
 
 export class Pipeline {
@@ -17,6 +20,10 @@ export class Pipeline {
   readonly #most: number
   /** How many calls the worker may have. */
   depth: number
+  #depthBefore: number | undefined
+  /** Of the answers that come together: how many there are, and whether one was late. */
+  #answers = 0
+  #isLate = false
 
   constructor(least: number, most: number) {
     this.#least = Math.min(least, most)
@@ -26,13 +33,26 @@ export class Pipeline {
 
   /** Learns that nothing is answered for long. */
   stalled(): void {
+    this.#depthBefore ??= this.depth
     this.depth = this.#least
   }
 
   /** Learns from an answer that came so long after its call was made. */
   answered(millis: number): void {
+    this.#answers++
     if (millis <= quickMillis) {
       if (this.depth < this.#most) this.depth++
-    } else if (millis > slowMillis) this.depth = Math.max(this.#least, this.depth >> 1)
+    } else if (millis > slowMillis) this.#isLate = true
+  }
+
+  /** Learns that no more answers came together with those before, if any. The worker had `load` calls. */
+  settled(load: number): boolean {
+    if (this.#answers === 0) return false
+    if (this.#answers > 1 && this.#answers * 2 >= load) this.depth = Math.max(this.depth, this.#depthBefore ?? 0)
+    else if (this.#isLate) this.depth = Math.max(this.#least, this.depth >> 1)
+    this.#depthBefore = undefined
+    this.#answers = 0
+    this.#isLate = false
+    return true
   }
 }

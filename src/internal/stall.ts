@@ -5,6 +5,7 @@ export class Stall {
   readonly #hasWaiting: () => boolean
   readonly #onStall: () => void
   #timer: NodeJS.Timeout | undefined
+  #immediate: NodeJS.Immediate | undefined
   /** In milliseconds of `performance.now`. */
   #lastAnswer = 0
 
@@ -19,15 +20,22 @@ export class Stall {
     this.#timer ??= setTimeout(this.#look, millis).unref()
   }
 
-  answered(): void {
-    this.#lastAnswer = performance.now()
+  /** Something was answered, at a time of `performance.now`. */
+  answered(at: number): void {
+    this.#lastAnswer = at
   }
 
   stop(): void {
     clearTimeout(this.#timer)
+    clearImmediate(this.#immediate)
   }
 
   readonly #look = (): void => {
+    // This process may have been away for as long: what came meanwhile is read first.
+    this.#immediate = setImmediate(this.#lookAgain).unref()
+  }
+
+  readonly #lookAgain = (): void => {
     this.#timer = undefined
     if (!this.#hasWaiting()) return
     const quietMillis = performance.now() - this.#lastAnswer
