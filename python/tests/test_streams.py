@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_calls import Gate
@@ -126,9 +127,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def worker(start: Start, kind: str) -> Worker:
+def worker(kept: Any, kind: str) -> Iterator[Worker]:
     welcome, a, _, more = KINDS[kind]
-    return start(MODULE.format(a=a, more=more), welcome={"maxFrameSize": 150_000, **welcome})
+    source = MODULE.format(a=a, more=more)
+    with kept(source, {"maxFrameSize": 150_000, **welcome}) as worker:
+        # What others have left.
+        worker.value("tell")
+        yield worker
 
 
 def test_items_arrive_in_order_and_then_the_end(worker: Worker) -> None:
@@ -352,7 +357,9 @@ def test_stalled_streams_delay_no_other_call(worker: Worker) -> None:
     assert {worker.receive().kind for _ in stalled} == {INTERRUPTED}
 
 
-def test_memory_stays_flat_where_nobody_consumes(worker: Worker) -> None:
+def test_memory_stays_flat_where_nobody_consumes(start: Start, kind: str) -> None:
+    welcome, a, _, more = KINDS[kind]
+    worker = start(MODULE.format(a=a, more=more), welcome=welcome)
     before = rss(worker)
     ids = [worker.stream("forever", {"size": 60_000}, granted=100_000) for _ in range(4)]
     for _ in range(4 * 17):
