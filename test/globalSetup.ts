@@ -18,7 +18,13 @@ const withoutShims = (path: string): string => {
 }
 
 export default (): void => {
-  execFileSync("npm", ["run", "-s", "build"], { cwd: fileURLToPath(new URL("..", import.meta.url)), stdio: "inherit" })
+  // `npm test` has just built.
+  if (process.env.npm_lifecycle_event !== "test") {
+    execFileSync("npm", ["run", "-s", "build"], {
+      cwd: fileURLToPath(new URL("..", import.meta.url)),
+      stdio: "inherit"
+    })
+  }
   process.env.PATH = withoutShims(process.env.PATH ?? "")
   process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL("../node_modules/.cache/compiled", import.meta.url))
   process.env.SYNAPSE_CACHE_DIRECTORY ??= fileURLToPath(

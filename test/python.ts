@@ -188,8 +188,8 @@ switch (process.argv[2]) {
     const worker = async (): Promise<void> => {
       for (let part = left.shift(); part !== undefined; part = left.shift()) await told(test(part))
     }
-    // One more than there are processors: half of the time they wait.
-    await Promise.all(Array.from({ length: Math.max(3, availableParallelism() + 1) }, worker))
+    // Two more than there are processors: half of the time they wait.
+    await Promise.all(Array.from({ length: availableParallelism() + 2 }, worker))
     break
   }
   default:
