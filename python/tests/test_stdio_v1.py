@@ -446,10 +446,19 @@ class TestGivingUp:
         assert [(end.id, end.kind) for end in ends] == [(slow, INTERRUPTED), (quick, SUCCESS)]
         assert ends[1].payload == 0
 
-    def test_the_worker_answers_while_the_script_computes(self, run: Callable[..., Worker]) -> None:
-        worker = run("serve(lambda _: sum(range(10_000_000)))")
-        id = worker.request("main")
+    def test_the_worker_answers_while_the_script_computes(
+        self, run: Callable[..., Worker], tmp_path: Path
+    ) -> None:
+        worker = run("""
+            def answer(path):
+                while not os.path.exists(path):
+                    sum(range(100_000))
+
+            serve(answer)
+        """)
+        id = worker.request("main", str(tmp_path / "go"))
         worker.ping()
+        (tmp_path / "go").touch()
         assert worker.receive().id == id
 
 
