@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from synapse import javascript
+from synapse.javascript._async_client import _Calls
 
 PATIENCE = 30.0
 
@@ -101,6 +102,16 @@ def test_a_task_that_is_cancelled_stops_its_handler_too() -> None:
         assert await client.run("() => 1") == 1
 
     run(body)
+
+
+def test_a_handler_that_begins_as_its_task_is_cancelled_is_stopped() -> None:
+    async def main() -> None:
+        calls = _Calls(lambda _message: asyncio.Event().wait(), 5)
+        calls.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.to_thread(calls.call, 1)
+
+    asyncio.run(main())
 
 
 def test_a_handler_that_waits_for_its_own_thread_ends() -> None:

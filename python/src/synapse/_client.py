@@ -335,6 +335,24 @@ class _Shared:
         self.connection: Connection | None = None
         self.lock: asyncio.Lock | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        _all_shared.add(self)
+
+
+_all_shared: Final[weakref.WeakSet[_Shared]] = weakref.WeakSet()
+_of_parents: Final[list[object]] = []
+
+
+def _leave_to_parent() -> None:
+    """Keep in a forked process what is its parent's: to close it as nobody needs it any more would
+    take it out of the poll that both processes share.
+    """
+    for shared in list(_all_shared):
+        _of_parents.append((shared.loop, shared.connection))
+        shared.connection = shared.lock = shared.loop = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _p2p_failure(endpoint: str, code: str, message: str) -> CallFailed:

@@ -168,15 +168,20 @@ class _Calls:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._running: Future[Any] | None = None
+        self._is_cancelled = False
 
     def call(self, message: Any) -> Any:
-        self._running = asyncio.run_coroutine_threadsafe(self._call(message), self._loop)
-        wait([self._running], self._timeout)
-        if not self._running.done():
+        running = asyncio.run_coroutine_threadsafe(self._call(message), self._loop)
+        # Said first, looked at second: `cancel` does it the other way round.
+        self._running = running
+        if self._is_cancelled:
+            running.cancel()
+        wait([running], self._timeout)
+        if not running.done():
             # Nobody waits for it any more.
-            self._running.cancel()
+            running.cancel()
             raise TimeoutError(f"the message handler did not answer within {self._timeout} s")
-        return self._running.result()
+        return running.result()
 
     async def _call(self, message: Any) -> Any:
         assert self._handler is not None
@@ -184,5 +189,6 @@ class _Calls:
         return await answer if inspect.isawaitable(answer) else answer
 
     def cancel(self) -> None:
+        self._is_cancelled = True
         if self._running is not None:
             self._running.cancel()
