@@ -573,7 +573,9 @@ export const make = Effect.fnUntraced(function* (
         const load = synchronousLoad
         try {
           parser.read(chunk, dispatch)
+          const { depth } = pipeline
           if (pipeline.settled(load)) stall.answered(arrivedAt)
+          if (pipeline.depth > depth) options.onChange()
         } catch (error) {
           return end(protocolError(`${messageOf(error)}. Something in Python may be writing to file descriptor 3`))
         }

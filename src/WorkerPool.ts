@@ -450,7 +450,7 @@ export const make = Effect.fnUntraced(function* (
 
   const onChange = (worker: Worker): void => {
     if (worker.state === "draining") return finish(worker)
-    dispatcher.admit()
+    dispatcher.admit(worker.seat)
     const served = worker.connection?.served() ?? 0
     if (recycling.isUsedUp(served)) recycle(worker, `has had ${served} calls`)
   }

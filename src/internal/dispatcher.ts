@@ -194,7 +194,7 @@ const anyTurn = Number.POSITIVE_INFINITY
 
 export class Dispatcher {
   readonly #options: Options
-  readonly #seats = new Set<Seat>()
+  readonly #seats: Array<Seat> = []
   readonly #waiting = new Waiting()
   readonly #line = new Line(this.#waiting)
   readonly #seatOfKey = new Map<string, Seat>()
@@ -229,14 +229,16 @@ export class Dispatcher {
     const unsorted = this.#synchronous === undefined ? this.#line.take() : []
     this.#synchronous = synchronousMethods(connection.hello)
     for (const entry of unsorted) this.#wait(entry, undefined, false)
-    this.#seats.add(seat)
+    this.#seats.push(seat)
     return seat
   }
 
   /** Gives a seat no more calls; those that wait for it choose anew. */
   remove(seat: Seat): void {
     seat.isOpen = false
-    if (!this.#seats.delete(seat)) return
+    const at = this.#seats.indexOf(seat)
+    if (at < 0) return
+    this.#seats.splice(at, 1)
     for (const key of seat.keys) this.#seatOfKey.delete(key)
     this.#crowded.delete(seat)
     for (const entry of seat.line.take()) this.#enter(entry, true)
@@ -264,10 +266,13 @@ export class Dispatcher {
     this.#refusal = undefined
   }
 
-  /** Gives the calls that wait what room there is: nobody who waits for one seat comes before who waits longer for any. */
-  admit = (): void => {
+  /**
+   * Gives the calls that wait what room there is: nobody who waits for one seat comes before who waits longer for any. With
+   * `changed`, no other seat has room that it had not before: then calls that wait have nothing to look for there.
+   */
+  admit = (changed?: Seat): void => {
     if (this.#crowded.size === 0) {
-      if (this.#line.size > 0) this.#admitFrom(this.#line, undefined, anyTurn, anyTurn)
+      if (this.#line.size > 0) this.#admitFrom(this.#line, undefined, anyTurn, anyTurn, changed)
       return
     }
     this.#admitBound(this.#line.firstOf(true), this.#line.firstOf(false))
@@ -283,17 +288,17 @@ export class Dispatcher {
   }
 
   /** Admits those whose turn comes before another. */
-  #admitFrom(line: Line, bound: Seat | undefined, synchronous: number, asynchronous: number): void {
-    this.#admitAll(line.returned, bound, true, synchronous)
-    if (line.returned.size === 0) this.#admitAll(line.synchronous, bound, true, synchronous)
-    this.#admitAll(line.asynchronous, bound, false, asynchronous)
+  #admitFrom(line: Line, bound: Seat | undefined, synchronous: number, asynchronous: number, only?: Seat): void {
+    this.#admitAll(line.returned, bound, true, synchronous, only)
+    if (line.returned.size === 0) this.#admitAll(line.synchronous, bound, true, synchronous, only)
+    this.#admitAll(line.asynchronous, bound, false, asynchronous, only)
   }
 
   // Beginning a call may end it at once, and its caller make others: each time, the queue is looked at anew.
-  #admitAll(queue: Queue, bound: Seat | undefined, synchronous: boolean, before: number): void {
+  #admitAll(queue: Queue, bound: Seat | undefined, synchronous: boolean, before: number, only?: Seat): void {
     for (let entry = queue.first; entry !== undefined && entry.turn < before; entry = queue.first) {
       const its = bound ?? this.#boundTo(entry.affinity)
-      const seat = this.#free(its, synchronous)
+      const seat = this.#free(its ?? only, synchronous)
       // Another call has bound its key since.
       const waitsElsewhere = seat === undefined && its !== bound
       if (seat === undefined && !waitsElsewhere) return
