@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -188,6 +187,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _missing(instance: Controller, name: str) -> str:
     names = [each for each in {*dir(type(instance)), *vars(instance)} if not each.startswith("_")]
+    import difflib
+
     near = difflib.get_close_matches(name, names, 1)
     hint = f", did you mean `{near[0]}`?" if near else ""
     return f"`{type(instance).__qualname__}` has no property `{name}`{hint}"

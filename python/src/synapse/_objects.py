@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import functools
 import inspect
 import itertools
@@ -373,6 +372,8 @@ def _nearest(value: Any, name: str) -> list[str]:
         own = object.__getattribute__(value, "__dict__")
         known.update(each for each in own if isinstance(each, str) and not each.startswith("_"))
     names = sorted(known)
+    import difflib
+
     return difflib.get_close_matches(name, names, _MAX_NEAREST) or names[: _MAX_NEAREST + 2]
 
 

@@ -7,11 +7,9 @@ import importlib
 import importlib.util
 import logging
 import os
-import platform
 import re
 import socket
 import sys
-import sysconfig
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final, NamedTuple, NoReturn
@@ -169,13 +167,16 @@ def _add_module_directory(directory: str) -> None:
     """Put the module's directory behind the standard library, whose modules it must not replace,
     before the rest.
     """
-    paths = sysconfig.get_paths()
-    packages = {paths["purelib"], paths["platlib"]}
     for index, entry in enumerate(sys.path):
-        if entry in packages or "site-packages" in entry or "dist-packages" in entry:
+        if "site-packages" in entry or "dist-packages" in entry:
             sys.path.insert(index, directory)
             return
-    sys.path.append(directory)
+    # It takes long to import, and hardly any interpreter has packages elsewhere.
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    packages = [paths[each] for each in ("purelib", "platlib") if paths[each] in sys.path]
+    sys.path.insert(min(map(sys.path.index, packages), default=len(sys.path)), directory)
 
 
 def load(entrypoint: str, directory: str) -> ModuleType:
@@ -227,7 +228,7 @@ def _hello(codec: Codec, handlers: Mapping[str, Handler]) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL_VERSION,
         "runtime": VERSION,
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
         "implementation": sys.implementation.name,
         "pid": os.getpid(),
         "codec": codec.name,
