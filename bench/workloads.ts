@@ -235,13 +235,23 @@ const describe = ({ calls: manyCalls, items: manyItems, millis, rounds }: Scale)
       title: "A call as the workers become more, 64 at once for each",
       figure: "perCall",
       rounds: few,
-      rows: [1, 2, 4, 8, 16, 32].map((workers) =>
-        row("synapse", calls(small, 64 * workers), {
-          id: `synapse, ${workers}`,
-          variant: workers === 1 ? "1 worker" : `${workers} workers`,
-          settings: { workers }
-        })
-      )
+      rows: [
+        ...[1, 2, 4, 8, 16, 32].map((workers) =>
+          row("synapse", calls(small, 64 * workers), {
+            id: `synapse, ${workers}`,
+            variant: workers === 1 ? "1 worker" : `${workers} workers`,
+            settings: { workers }
+          })
+        ),
+        // What more processes cost by themselves.
+        ...[1, 16, 32].map((processes) =>
+          row("floor", calls(small, 64 * processes), {
+            id: `floor, ${processes}`,
+            variant: processes === 1 ? "1 process" : `${processes} processes`,
+            settings: { processes }
+          })
+        )
+      ]
     }
   ]
 }

@@ -1,7 +1,7 @@
 """The other end of the floor: bytes come back as they came, by blocking calls, with nothing decoded.
 
-`floor.py echo`: whatever one read gives is one write. `floor.py frames`: all whole frames of one read are one write; a
-frame is a length of four bytes and as many bytes. `floor.py whole SIZE`: messages of one size, read into one buffer.
+`floor.py echo`: whatever one read gives is one write. `floor.py frames N`, the Nth of several: all whole frames of one
+read are one write; a frame is a length of four bytes and as many bytes. `floor.py whole SIZE`: messages of one size, read into one buffer.
 """
 
 import os
@@ -50,7 +50,7 @@ def whole(size: int) -> None:
 match sys.argv[1:]:
     case ["echo"]:
         echo()
-    case ["frames"]:
+    case ["frames", _]:
         frames()
     case ["whole", size]:
         whole(int(size))

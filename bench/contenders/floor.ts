@@ -18,7 +18,7 @@ interface Whole {
   readonly call: (message: unknown) => Promise<unknown>
 }
 
-export const make: MakeContender = async () => {
+export const make: MakeContender = async ({ processes = 1 }) => {
   const started: Array<ChildProcess> = []
   const channels = new Map<string, Duplex>()
   const channel = (...args: ReadonlyArray<string>): Duplex => {
@@ -57,7 +57,10 @@ export const make: MakeContender = async () => {
 
   const run = async (task: Task): Promise<Outcome> => {
     if (task.name !== "calls") throw new Unsupported("has no such task")
-    if (task.inFlight > 1) return inFlight(channel("frames"), task)
+    if (task.inFlight > 1) {
+      const channels = Array.from({ length: Number(processes) }, (_, n) => channel("frames", String(n)))
+      return together(channels, task)
+    }
     const { call, values } = wholeOf(task)
     return oneAtATime({ task, values, call: (n) => call(values.input(n)) })
   }
@@ -95,6 +98,16 @@ const exchange = (channel: Duplex, size: number, view: (reply: Buffer) => unknow
 
 const bodySize = 32
 const frameSize = 4 + bodySize
+
+/** The frames in flight are shared out evenly. */
+const together = async (channels: ReadonlyArray<Duplex>, task: Calls): Promise<Outcome> => {
+  const share = { ...task, inFlight: task.inFlight / channels.length }
+  const outcomes = await Promise.all(channels.map((channel) => inFlight(channel, share)))
+  return {
+    operations: outcomes.reduce((sum, { operations }) => sum + operations, 0),
+    micros: Math.max(...outcomes.map(({ micros }) => micros))
+  }
+}
 
 /** Each frame that comes back makes room for the next; what one chunk made room for is one write. */
 const inFlight = (channel: Duplex, { inFlight, millis }: Calls): Promise<Outcome> =>
