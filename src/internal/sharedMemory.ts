@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Commons } from "./commons.ts"
+import * as LargePages from "./largePages.ts"
 import * as MemoryFile from "./memoryFile.ts"
 import { CodecError, fail, littleEndian } from "./msgpack.ts"
 import { type Region, Regions } from "./regions.ts"
@@ -355,6 +356,7 @@ export class SharedMemory implements Places {
       },
       copy: async () => {
         const bytes = this.#room(file, offset, length)
+        await LargePages.ask(bytes)
         await file.readAside(bytes, offset)
         return bytes
       },
