@@ -36,6 +36,14 @@ describe("the depth of a worker", () => {
     assert.strictEqual(pipeline.depth, 16)
   })
 
+  it("falls back with slow answers that come together because as many handlers run at once", () => {
+    const pipeline = new Pipeline(4, 64)
+    oneByOne(pipeline, 1000, 0.1)
+    pipeline.stalled()
+    together(pipeline, 4, 1000, 4)
+    assert.strictEqual(pipeline.depth, 4)
+  })
+
   it("falls back when nothing is answered, until most is answered at once", () => {
     const pipeline = new Pipeline(1, 64)
     oneByOne(pipeline, 1000, 0.1)

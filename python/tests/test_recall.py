@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import DIE, REQUEST, SUCCESS, Worker, encode, frame
+from wire import DIE, PING, PONG, REQUEST, SUCCESS, Worker, encode, frame
 
 RECALL = 18
 
 SOURCE = """
+    import threading
     import time
     from pathlib import Path
     import synapse
@@ -22,6 +23,19 @@ SOURCE = """
         while not Path(path).exists():
             time.sleep(0.002)
         return "waited"
+
+    @synapse.handler
+    def nap(seconds: float) -> None:
+        time.sleep(seconds)
+
+    @synapse.handler
+    def ask(payload):
+        return synapse.host.call_sync("f", payload)
+
+    @synapse.handler
+    def leave_waiting(payload):
+        waits = threading.Thread(target=synapse.host.call_sync, args=("f", payload), daemon=True)
+        waits.start()
 
     @synapse.handler
     def echo(payload):
@@ -80,13 +94,14 @@ def test_nothing_comes_of_recalling_what_is_not_there_or_asynchronous(
     assert worker.value("echo", 6) == 6
 
 
-def _all_at_once(worker: Worker, *calls: tuple[str, Any], recalled: int) -> None:
-    """Several requests with the ids 1 and up, and behind them a recall of one, in one write."""
-    requests = [
-        frame(REQUEST, id, encode(value), encode({"method": method}))
-        for id, (method, value) in enumerate(calls, 1)
-    ]
-    worker.send(b"".join((*requests, frame(RECALL, recalled))))
+def _request(id: int, method: str, value: Any) -> bytes:
+    return frame(REQUEST, id, encode(value), encode({"method": method}))
+
+
+def _comes_back(worker: Worker, id: int) -> None:
+    got = worker.receive()
+    assert (got.kind, got.id) == (DIE, id), got
+    assert got.meta["reason"] == "Recalled"
 
 
 def test_what_is_asked_back_of_a_thread_with_nothing_else_to_do_runs(
@@ -94,23 +109,57 @@ def test_what_is_asked_back_of_a_thread_with_nothing_else_to_do_runs(
 ) -> None:
     worker = start(SOURCE)
     assert worker.value("echo", 0) == 0
-    _all_at_once(worker, ("echo", 1), ("echo", 2), recalled=2)
+    worker.send(_request(11, "echo", 1) + _request(12, "echo", 2) + frame(RECALL, 12))
     assert [(got.kind, got.payload) for got in (worker.receive(), worker.receive())] == [
         (SUCCESS, 1),
         (SUCCESS, 2),
     ]
-    # What is over by now is another call's number.
-    assert worker.request("echo", 3, id=2) == 2
-    assert worker.receive().payload == 3
 
 
+@pytest.mark.parametrize("reads", ["the main thread", "the follower", "a thread of the module"])
 def test_what_was_asked_back_of_a_thread_with_nothing_to_do_comes_back_when_it_is_held_up(
+    start: Callable[..., Worker], tmp_path: Path, reads: str
+) -> None:
+    worker = start(SOURCE)
+    if reads == "the follower":
+        # It goes on reading until something comes.
+        assert worker.value("nap", {"seconds": 0.1}) is None
+    elif reads == "a thread of the module":
+        worker.request("leave_waiting", 1)
+        assert {worker.receive().kind, worker.receive().kind} == {REQUEST, SUCCESS}
+    gate = tmp_path / "gate"
+    blocking = _request(11, "wait_for", {"path": str(gate)})
+    worker.send(blocking + _request(12, "echo", 1) + frame(RECALL, 12))
+    _comes_back(worker, 12)
+    gate.touch()
+    assert worker.receive().payload == "waited"
+
+
+def test_what_was_asked_back_of_a_thread_with_nothing_to_do_comes_back_when_it_waits_for_the_host(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start(SOURCE)
+    worker.send(_request(11, "ask", 1) + _request(12, "echo", 1) + frame(RECALL, 12))
+    got = worker.receive()
+    if got.kind == REQUEST:
+        _comes_back(worker, 12)
+    else:
+        assert (got.kind, got.id, worker.receive().kind) == (DIE, 12, REQUEST)
+
+
+def test_a_recall_is_of_the_call_that_had_the_number_then(
     start: Callable[..., Worker], tmp_path: Path
 ) -> None:
     worker = start(SOURCE)
+    id = worker.request("echo", 0)
+    assert worker.receive().payload == 0
     gate = tmp_path / "gate"
-    _all_at_once(worker, ("wait_for", {"path": str(gate)}), ("echo", 1), recalled=2)
-    got = worker.receive()
-    assert (got.kind, got.id, got.meta["reason"]) == (DIE, 2, "Recalled")
+    blocking = _request(11, "wait_for", {"path": str(gate)})
+    worker.send(frame(RECALL, id) + blocking + _request(id, "echo", 5))
+    while not (tmp_path / "gate.began").exists():
+        pass
+    # Long enough for the follower, which would give it back.
+    worker.send(frame(PING, 7))
+    assert worker.receive().kind == PONG
     gate.touch()
-    assert worker.receive().payload == "waited"
+    assert (worker.receive().payload, worker.receive().payload) == ("waited", 5)

@@ -48,7 +48,9 @@ export class Pipeline {
   /** Learns that no more answers came together with those before, if any. The worker had `load` calls. */
   settled(load: number): boolean {
     if (this.#answers === 0) return false
-    if (this.#answers > 1 && this.#answers * 2 >= load) this.depth = Math.max(this.depth, this.#depthBefore ?? 0)
+    // More than run at once do not end together because they were slow.
+    const areAllAtOnce = this.#answers > this.#least && this.#answers * 2 >= load
+    if (areAllAtOnce) this.depth = Math.max(this.depth, this.#depthBefore ?? 0)
     else if (this.#isLate) this.depth = Math.max(this.#least, this.depth >> 1)
     this.#depthBefore = undefined
     this.#answers = 0

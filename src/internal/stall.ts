@@ -32,7 +32,7 @@ export class Stall {
 
   readonly #look = (): void => {
     // This process may have been away for as long: what came meanwhile is read first.
-    this.#immediate = setImmediate(this.#lookAgain).unref()
+    this.#immediate = setImmediate(this.#lookAgain)
   }
 
   readonly #lookAgain = (): void => {

@@ -67,6 +67,7 @@ class Answers:
         "_open",
         "_sharing",
         "_try_value",
+        "_walk_value",
         "drop",
         "max_frame_size",
     )
@@ -75,6 +76,7 @@ class Answers:
         self._encode: Encode = codec.encode
         self._encode_value: Encode = codec.encode
         self._try_value: Encode = codec.trying(lambda _value: None)
+        self._walk_value: Encode = codec.walking(lambda _value: None)
         self._encode_item: Encode = codec.encode
         self._sharing: Sharing | None = None
         # What was put into shared memory by whoever encodes a value at the moment.
@@ -97,6 +99,7 @@ class Answers:
         self._open = sharing.open
         self._encode_value = sharing.encode_value
         self._try_value = sharing.try_value
+        self._walk_value = sharing.walk_value
         self._encode_item = sharing.encode_copied
         self._large_from = min(self._large_from, FIXED_SIZE + sharing.threshold - 1)
         self._item_large_from = min(self._item_large_from, sharing.threshold - 1)
@@ -117,7 +120,7 @@ class Answers:
             try:
                 payload = self._try_value(value)
             except Exception:
-                payload = self._encode_value(value)
+                payload = self._walk_value(value)
             length = FIXED_SIZE + len(payload)
             if length > self._large_from or self._open:
                 return self._framed(SUCCESS, id, self._complete(value, payload))

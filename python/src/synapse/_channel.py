@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeGuard
 
 from synapse._cancel import guards, shielded
@@ -19,10 +19,12 @@ from synapse._frames import FREE, Buffer, Frame, FrameReader, Outgoing, Referrin
 from synapse._life import leave_orphaned
 from synapse._polling import Polling
 
-# Pieces from this size on are written as they are, smaller ones are joined into one write.
-LARGE: Final = 64 * 1024
-# How many frames that may be.
-_BATCH: Final = 256
+# Pieces from this size on are written as they are, smaller ones are joined into writes of about
+# that many bytes.
+_LARGE: Final = 64 * 1024
+_BATCH: Final = 256 * 1024
+# How many frames are taken at a time.
+_MANY: Final = 256
 # How long an answer waits for others that are to leave with it. The host deals with the first ones
 # while the rest is made.
 BATCH_SECONDS: Final = 0.00004
@@ -88,21 +90,26 @@ class HostGone(Exception):
 
 
 def _joined(frames: list[Outgoing]) -> Iterator[Buffer]:
-    """What is to be written, with small pieces joined; frames that refer to shared memory leave
-    with it.
+    """What is to be written, with small pieces joined. Takes the frames, so that none is held
+    longer than it is needed; those that refer to shared memory leave with it.
     """
     small: list[Buffer] = []
-    for frame in frames:
+    size = 0
+    frames.reverse()
+    while frames:
+        frame = frames.pop()
         if isinstance(frame, Referring):
             frame.shipment.leave()
         for piece in (frame,) if isinstance(frame, bytes) else frame:
-            if len(piece) < LARGE:
+            is_large = len(piece) >= _LARGE
+            if not is_large:
                 small.append(piece)
-                continue
-            if small:
+                size += len(piece)
+            if small and (is_large or size >= _BATCH):
                 yield b"".join(small)
-                small.clear()
-            yield piece
+                small, size = [], 0
+            if is_large:
+                yield piece
     if small:
         yield b"".join(small)
 
@@ -307,15 +314,16 @@ class Channel:
     def _write_queued(self, outgoing: deque[Outgoing]) -> None:
         next_frame, freed = outgoing.popleft, self.freed
         while outgoing or freed:
-            frames = [next_frame() for _ in range(min(len(outgoing), _BATCH))]
+            frames = [next_frame() for _ in range(min(len(outgoing), _MANY))]
             # Behind whatever refers to the same memory: that frame holds on to it.
             while freed:
                 frames.append(make_frame(FREE, freed.popleft()))
+            pieces: Iterable[Buffer]
             try:
                 # Most frames are small, and of one piece.
-                together = b"".join(frames)  # type: ignore[arg-type]
+                is_small = sum(map(len, frames)) <= _BATCH
+                pieces = (b"".join(frames),) if is_small else _joined(frames)  # type: ignore[arg-type]
             except TypeError:
-                for piece in _joined(frames):
-                    self._socket.sendall(piece)
-            else:
-                self._socket.sendall(together)
+                pieces = _joined(frames)
+            for piece in pieces:
+                self._socket.sendall(piece)

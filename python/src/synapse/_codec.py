@@ -51,9 +51,13 @@ class Codec(Protocol):
         ...
 
     def trying(self, offer: Offer) -> Encode:
-        """What encodes most values as `offering` does, only faster; whatever it raises, `offering`
+        """What encodes most values as `offering` does, only faster; whatever it raises, `walking`
         knows better. Not for a `memoryview`.
         """
+        ...
+
+    def walking(self, offer: Offer) -> Encode:
+        """What encodes what `trying` could not; raises `EncodeIssue`."""
         ...
 
     @property
@@ -142,6 +146,9 @@ class PlainCodec:
         return lambda value: _msgpack.encode(_plain(value, offer))
 
     def trying(self, offer: Offer) -> Encode:
+        return self.offering(offer)
+
+    def walking(self, offer: Offer) -> Encode:
         return self.offering(offer)
 
     @property
@@ -284,6 +291,9 @@ class MsgspecCodec:
             enc_hook=lambda value: reduce(offer(value) or value)
         ).encode
         return encode
+
+    def walking(self, offer: Offer) -> Encode:
+        return lambda value: self._encode_walked(value, offer)
 
     @property
     def trying_to_decode(self) -> Decode:

@@ -88,6 +88,14 @@ class Requests:
         self._channel.post(accepted)
         return None
 
+    @property
+    def _is_full(self) -> bool:
+        if len(self._calls) < self.max_open_calls:
+            return False
+        # Those that have been answered are about to be taken out.
+        open_calls = sum(not call.answered for call in list(self._calls.values()))
+        return open_calls >= self.max_open_calls
+
     def _await_end(self, id: int) -> None:
         """Let the thread that has just answered a call take it out: the host may use the number
         again at once.
@@ -108,7 +116,7 @@ class Requests:
             return answers.die(id, "Closed", None, rejected=True)
         # What a call in here waits for has to run.
         is_nested = meta.get("parent") in self._calls
-        if len(self._calls) >= self.max_open_calls and not is_nested:
+        if self._is_full and not is_nested:
             return answers.die(id, "Overloaded", {"capacity": self.max_open_calls}, rejected=True)
         handler = self._find(id, method, meta)
         if not isinstance(handler, Handler):

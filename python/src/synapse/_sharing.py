@@ -115,6 +115,7 @@ class Sharing:
         #: For the value of a call, which may refer to memory that its handler was given.
         self.encode_value = codec.offering(self._offer_value)
         self.try_value = codec.trying(self._offer_value)
+        self.walk_value = codec.walking(self._offer_value)
         #: For everything else, whose memory is copied.
         self.encode_copied = codec.offering(self._offer_copied)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -90,7 +91,7 @@ class Worker:
         self.calls: dict[int, Call] = {}
         # Asked back while the main thread had nothing to do: they are given back if it is held up
         # before it comes to them.
-        self._recalled: deque[int] = deque()
+        self._recalled: deque[Call] = deque()
         self.objects = Objects(codec, self._event_loop, self.leave_child)
         lifecycle.objects = self.objects
         self.answers.drop = self.objects.drop
@@ -306,9 +307,9 @@ class Worker:
             if not ready and not due:
                 pace.busy = False
                 channel.reading.wait()
-                self._recalled.clear()
                 try:
                     if not ready and not due:
+                        self._recalled.clear()
                         tasks = self._handle(channel.read() if self.calls else channel.read_next())
                         if tasks:
                             self._submit(tasks)
@@ -351,12 +352,11 @@ class Worker:
         channel, pace, waits = self.channel, self._pace, self.waits
         # Whoever reads may not be the one whose answers are ready.
         channel.flush()
+        self._give_back()
         if not channel.reading.acquire(blocking=False):
             return
         self.following = True
         try:
-            while self._recalled:
-                self.canceller.recall(self._recalled.popleft())
             channel.flush()
             while pace.turn == turn and not waits.main_waits and not waits.sleepers:
                 if not self.read():
@@ -364,6 +364,18 @@ class Worker:
         finally:
             self.following = False
             waits.let_go()
+
+    def _give_back(self) -> None:
+        """The main thread is held up: what was asked back need not wait for it."""
+        if not self._recalled:
+            return
+        with contextlib.suppress(IndexError):
+            while True:
+                call = self._recalled.popleft()
+                # Its number may be another's by now.
+                if self.calls.get(call.id) is call:
+                    self.canceller.recall(call.id)
+        self.channel.flush()
 
     def read(self) -> bool:
         """Wait for frames and deal with them, in a thread that is not an event loop's and holds
@@ -428,7 +440,9 @@ class Worker:
                     ready.clear()
                 if pool is None and self.waits.main_waits:
                     # Whoever starves for a processor answers as late as one who is busy.
-                    self._recalled.append(id)
+                    asked = self.calls.get(id)
+                    if asked is not None:
+                        self._recalled.append(asked)
                 else:
                     self.canceller.recall(id)
             elif kind == _frames.RELEASE:
@@ -507,6 +521,7 @@ class Worker:
         """This thread, in a handler, is about to wait for the host."""
         if threading.get_ident() == self.runner.main_thread:
             self._pace.busy = False
+            self._give_back()
 
     def unpause(self) -> None:
         if threading.get_ident() == self.runner.main_thread:
