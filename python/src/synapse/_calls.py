@@ -91,10 +91,13 @@ class Call:
 
     def extend(self) -> Extras:
         """The extras, which it has from now on."""
-        with _extending:
-            if self.extras is None:
-                self.extras = Extras()
-            return self.extras
+        if self.extras is None:
+            # Made before: the collector may run where something is, and finalizers that come here.
+            extras = Extras()
+            with _extending:
+                if self.extras is None:
+                    self.extras = extras
+        return self.extras
 
     def at_end(self, close: Callable[[], None]) -> None:
         """Let something end with the call: at once, where it has ended."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from threading import get_ident
 from typing import Any, Final, TypeGuard
 
 from synapse._cancel import guards, shielded
@@ -129,7 +130,7 @@ class Reading:
     def acquire(self, blocking: bool = True) -> bool:
         if not self._lock.acquire(blocking):
             return False
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
         return True
 
     def wait(self) -> None:
@@ -141,7 +142,7 @@ class Reading:
                 acquired.extend(map(self._lock.acquire, _WAITING))
             except BaseException as error:
                 _log_raised(error)
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
 
     def release(self) -> None:
         self._owner = None
@@ -150,7 +151,7 @@ class Reading:
     @property
     def is_mine(self) -> bool:
         """Whether this thread reads."""
-        return self._owner == threading.get_ident()
+        return self._owner == get_ident()
 
 
 class Channel:
@@ -164,6 +165,7 @@ class Channel:
         "_outgoing",
         "_reader",
         "_socket",
+        "_writer",
         "_writing",
         "freed",
         "on_host_gone",
@@ -183,6 +185,7 @@ class Channel:
         #: frames that are queued. Finalizers add to it.
         self.freed: deque[int] = deque()
         self._writing = threading.Lock()
+        self._writer: int | None = None
         self.reading = Reading()
         self.polling = Polling(sock.fileno())
         self.on_host_gone: Callable[[], None] = leave_orphaned
@@ -294,13 +297,22 @@ class Channel:
             if not writing.acquire(blocking=False):
                 return
             try:
+                self._writer = get_ident()
                 self._write_queued(outgoing)
             except OSError:
                 self.on_host_gone()
                 outgoing.clear()
                 freed.clear()
             finally:
+                self._writer = None
                 writing.release()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread reads or writes: what the collector runs meanwhile cannot wait
+        for the host.
+        """
+        return self.reading.is_mine or self._writer == get_ident()
 
     # A handler prints: what it is about to write may be an answer of another call.
     _flush_shielded = shielded(_flush)

@@ -65,7 +65,8 @@ class Waits:
         self._reading = worker.channel.reading
         self._local = threading.local()
         self.sleepers: deque[Seat] = deque()
-        self._nesting = threading.Lock()
+        # A finalizer of the module may wait for the host wherever the collector finds it.
+        self._nesting = threading.RLock()
         # Calls of host functions that are queued, because no thread waited for those functions.
         self._nested: set[Call] = set()
         # The main thread is about to read: it looks at who sleeps after it has taken this back.
@@ -104,12 +105,12 @@ class Waits:
 
         Raises:
             Cancelled: The call has been cancelled.
-            RuntimeError: This thread reads, and a destructor that it happens to run waits.
+            RuntimeError: This thread reads or writes, and a destructor that it runs waits.
         """
-        if self._reading.is_mine:
+        if self._worker.channel.is_mine:
             raise RuntimeError(
-                "this runs on the thread that reads what the host says, as destructors may: "
-                "it cannot wait for the host"
+                "this runs on the thread that reads what the host says or writes to it, as "
+                "destructors may: it cannot wait for the host"
             )
         seat = self._seat()
         pending.waiters.add(seat.wake)
@@ -136,15 +137,18 @@ class Waits:
         return seat
 
     def _sit(self, seat: Seat, call: Call | None) -> None:
+        extras = None if call is None else call.extend()
         with self._nesting:
             seat.depth += 1
-            if call is not None:
-                call.extend().seats.append(seat)
+            if extras is not None:
+                extras.seats.append(seat)
             self._set_free(seat)
 
     def _set_free(self, seat: Seat) -> None:
         """Let a thread that waits run calls, also those that no thread was free for."""
         seat.is_free = True
+        if not self._nested:
+            return
         for nested in list(self._nested):
             if _seat_of(nested) is seat and self._worker.runner.take_back(nested):
                 self._nested.discard(nested)
