@@ -45,7 +45,7 @@ export class Pipeline {
     } else if (millis > slowMillis) this.#isLate = true
   }
 
-  /** Learns that no more answers came together with those before, if any. The worker had `load` calls. */
+  /** Learns that no more answers came together with those before; `false` if there were none. The worker had `load` calls. */
   settled(load: number): boolean {
     if (this.#answers === 0) return false
     // More than run at once do not end together because they were slow.

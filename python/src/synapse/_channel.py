@@ -205,6 +205,13 @@ class Channel:
         self._reader.claim = claim
 
     @property
+    def is_mine(self) -> bool:
+        """Whether this thread reads or writes: what the collector runs meanwhile cannot wait
+        for the host.
+        """
+        return self.reading.is_mine or self._writer == get_ident()
+
+    @property
     def backlog(self) -> int:
         """How many frames wait to be written."""
         return len(self._outgoing)
@@ -306,13 +313,6 @@ class Channel:
             finally:
                 self._writer = None
                 writing.release()
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this thread reads or writes: what the collector runs meanwhile cannot wait
-        for the host.
-        """
-        return self.reading.is_mine or self._writer == get_ident()
 
     # A handler prints: what it is about to write may be an answer of another call.
     _flush_shielded = shielded(_flush)

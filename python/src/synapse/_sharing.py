@@ -114,6 +114,7 @@ class Sharing:
         self.open: dict[int, Cargo] = {}
         #: For the value of a call, which may refer to memory that its handler was given.
         self.encode_value = codec.offering(self._offer_value)
+        #: The same in two steps: what is fast, and what takes over where that raises.
         self.try_value = codec.trying(self._offer_value)
         self.walk_value = codec.walking(self._offer_value)
         #: For everything else, whose memory is copied.

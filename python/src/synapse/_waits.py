@@ -265,7 +265,7 @@ def _seat_of(call: Call) -> Seat | None:
     busier: Seat | None = None
     caller = call.parent
     while caller is not None:
-        for seat in reversed(caller.extend().seats):
+        for seat in () if caller.extras is None else reversed(caller.extras.seats):
             if seat.is_free:
                 if not seat.inbox:
                     return seat
